@@ -1,0 +1,184 @@
+"""Claiming: workers take leases on queued jobs, many at a time, and wait for work when there is none."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Protocol
+from uuid import UUID
+
+from msgspec import Meta, Raw, Struct
+
+from application.batcher import Batcher
+from application.errors import ApplicationError, Conflicted, Unavailable
+from application.jobs import Name
+from application.ledger import Batch, Ledger, Ready
+from domain.job import Cause, Job
+from domain.refusals import Refused
+
+MOST_BYTES = 16 * 1024 * 1024
+"""Of JSON that one claim hands out; fewer jobs than asked for fit when they are large."""
+POLL_SECONDS = 1.0
+"""How often a waiting claim looks for itself; notifications only make it sooner."""
+
+
+class Claim(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A worker wants up to `max` jobs of `queues`, of `kinds` if given, and waits `wait` seconds for the first.
+
+    Repeating a `claim_id` answers the jobs that claim still holds.
+    """
+
+    worker: Name
+    queues: Annotated[list[Name], Meta(min_length=1, max_length=100)]
+    kinds: Annotated[list[Name], Meta(min_length=1, max_length=100)] | None = None
+    max: Annotated[int, Meta(ge=1, le=1000)] = 1
+    wait: Annotated[float, Meta(ge=0, le=30)] = 0
+    claim_id: Name | None = None
+
+    @property
+    def wanted(self) -> Ready:
+        return Ready(tuple(sorted(set(self.queues))), tuple(sorted(set(self.kinds))) if self.kinds else None)
+
+
+class ClaimedJob(Struct, frozen=True, kw_only=True):
+    """A job as its worker gets it: `steps` holds the recorded outputs by name, `handles` the outside ids.
+
+    `deadline` is when the attempt's time limit ends, if it has one.
+    """
+
+    id: UUID
+    kind: str
+    queue: str
+    attempt: int
+    input: Raw
+    steps: dict[str, Raw]
+    handles: dict[str, Raw]
+    deadline: datetime | None
+    lease_expires_at: datetime
+    heartbeat_timeout: float
+    time_limit: float | None
+    progress: float
+    trace: str | None
+
+    @classmethod
+    def of(cls, job: Job, now: datetime) -> "ClaimedJob":
+        started = job.started_at or now
+        return cls(
+            id=job.id,
+            kind=job.kind,
+            queue=job.queue,
+            attempt=job.attempt,
+            input=job.input,
+            steps=dict(job.steps),
+            handles=dict(job.handles),
+            deadline=started + timedelta(seconds=job.time_limit) if job.time_limit else None,
+            lease_expires_at=now + timedelta(seconds=job.heartbeat_timeout),
+            heartbeat_timeout=job.heartbeat_timeout,
+            time_limit=job.time_limit,
+            progress=job.reached,
+            trace=job.trace,
+        )
+
+
+class HeldJobs(Protocol):
+    """The port to what claims hold."""
+
+    def held_by(self, worker: str, claim_id: str) -> Sequence[UUID]:
+        """The jobs still held under a claim's id."""
+        ...
+
+
+class Wakeups(Protocol):
+    """News of queues that have work, from any node."""
+
+    async def wait(self, queues: Sequence[str], seconds: float) -> None:
+        """Return when one of the queues may have work, and at the latest after `seconds`."""
+        ...
+
+
+class Claims:
+    """Hands out queued jobs."""
+
+    def __init__(self, ledger: Ledger, held: HeldJobs, wakeups: Wakeups) -> None:
+        self._ledger = ledger
+        self._held = held
+        self._wakeups = wakeups
+        self._claims: Batcher[Claim, list[ClaimedJob]] = Batcher(
+            self._execute, name="claims", weigh=lambda claim: claim.max
+        )
+
+    async def claim(self, claim: Claim) -> list[ClaimedJob]:
+        """The claimed jobs, as soon as there are any, and none after `claim.wait` seconds."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + claim.wait
+        while True:
+            jobs = await self._claims.submit(claim)
+            left = until - clock()
+            if jobs or left <= 0:
+                return jobs
+            await self._wakeups.wait(claim.queues, min(left, POLL_SECONDS))
+
+    def close(self) -> None:
+        self._claims.close()
+
+    def _execute(self, claims: Sequence[Claim]) -> list[Any]:
+        for _ in range(3):
+            try:
+                return self._claim(claims)
+            except Conflicted:
+                continue
+        return [Unavailable("other workers were first, again and again; nothing was claimed; try again")] * len(claims)
+
+    def _claim(self, claims: Sequence[Claim]) -> list[Any]:
+        """Claims that want the same are served from one scan, dealt out in turn."""
+        answers: dict[int, list[ClaimedJob] | Exception] = {}
+        known = [self._held.held_by(claim.worker, claim.claim_id) if claim.claim_id else () for claim in claims]
+        with self._ledger.batch([id for ids in known for id in ids]) as batch:
+            groups: dict[Ready, list[int]] = {}
+            for n, claim in enumerate(claims):
+                if known[n]:
+                    answers[n] = _still_held(batch, known[n], claim)
+                else:
+                    groups.setdefault(claim.wanted, []).append(n)
+            for wanted, members in groups.items():
+                _deal(batch, wanted, [(n, claims[n]) for n in members], answers)
+        return [answers[n] for n in range(len(claims))]
+
+
+def _deal(
+    batch: Batch,
+    wanted: Ready,
+    claims: Sequence[tuple[int, Claim]],
+    answers: dict[int, list[ClaimedJob] | Exception],
+) -> None:
+    ready = deque(batch.ready(wanted, sum(claim.max for _, claim in claims)))
+    for n, claim in claims:
+        taken: list[ClaimedJob] = []
+        answers[n] = taken
+        room = MOST_BYTES
+        while ready and len(taken) < claim.max and (room > _size(ready[0]) or not taken):
+            job = ready.popleft()
+            started = _start(batch, job, claim)
+            if started is not None:
+                taken.append(started)
+                room -= _size(job)
+
+
+def _size(job: Job) -> int:
+    """Bytes of JSON that a claimed job hands out, nearly."""
+    payloads = (job.input, *job.steps.values(), *job.handles.values())
+    return 500 + sum(len(bytes(payload)) for payload in payloads)
+
+
+def _start(batch: Batch, job: Job, claim: Claim) -> ClaimedJob | None:
+    try:
+        events = job.start(claim.worker, Cause(batch.now, f"worker:{claim.worker}"))
+    except (Refused, ApplicationError):  # it moved between the scan and the lock
+        return None
+    batch.record(job, events, claim_id=claim.claim_id)
+    return ClaimedJob.of(job, batch.now)
+
+
+def _still_held(batch: Batch, ids: Sequence[UUID], claim: Claim) -> list[ClaimedJob]:
+    jobs = [batch.job(id) for id in ids]
+    return [ClaimedJob.of(job, batch.now) for job in jobs if job.held and job.worker == claim.worker]

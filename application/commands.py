@@ -1,0 +1,82 @@
+"""Running commands in batches: each is decided on its own merits, all are recorded in one transaction."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+from application.errors import ApplicationError, BatchRefused, Conflicted, Invalid, Unavailable
+from application.ledger import Batch, IdempotencyKey, Ledger
+from domain.refusals import Refused
+
+TRIES = 5
+
+
+class Command(Protocol):
+    """A request that may be refused; `run` raises a refusal before it records anything."""
+
+    @property
+    def job_ids(self) -> Sequence[UUID]:
+        """The jobs it moves."""
+        ...
+
+    @property
+    def idempotency_key(self) -> IdempotencyKey | None: ...
+
+    @property
+    def weight(self) -> int:
+        """About how many events it records."""
+        ...
+
+    def run(self, batch: Batch) -> Any: ...
+
+
+def execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
+    """For each command its answer, or the exception that says why not.
+
+    A conflict decides the batch once more from fresh streams, then command by command. A batch refused for its data
+    is halved until the one bad command stands alone.
+    """
+    for _ in range(2):
+        try:
+            return _execute(ledger, commands)
+        except Conflicted:
+            continue
+        except BatchRefused as refused:
+            return _halves(ledger, commands, refused)
+        except Unavailable as away:
+            return [away] * len(commands)
+    return [answer for command in commands for answer in _alone(ledger, command)]
+
+
+def _halves(ledger: Ledger, commands: Sequence[Command], refused: BatchRefused) -> list[Any]:
+    if len(commands) == 1:
+        return [Invalid(detail=f"the database refuses this: {refused}; nothing was recorded")]
+    half = len(commands) // 2
+    return execute(ledger, commands[:half]) + execute(ledger, commands[half:])
+
+
+def _alone(ledger: Ledger, command: Command) -> list[Any]:
+    for _ in range(TRIES):
+        try:
+            return _execute(ledger, [command])
+        except Conflicted:
+            continue
+        except BatchRefused as refused:
+            return _halves(ledger, [command], refused)
+        except Unavailable as away:
+            return [away]
+    return [Unavailable(f"other writers moved the same job {TRIES} times; nothing was recorded; try again")]
+
+
+def _execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
+    job_ids = {id for command in commands for id in command.job_ids}
+    keys = {command.idempotency_key for command in commands if command.idempotency_key}
+    with ledger.batch(job_ids, keys) as batch:
+        return [_run(command, batch) for command in commands]
+
+
+def _run(command: Command, batch: Batch) -> Any:
+    try:
+        return command.run(batch)
+    except (Refused, ApplicationError) as refusal:
+        return refusal

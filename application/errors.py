@@ -1,0 +1,73 @@
+"""Why a request could not be served, apart from the domain's own refusals: each error knows its code."""
+
+from typing import ClassVar
+
+from msgspec import Struct
+
+
+class FieldError(Struct, frozen=True):
+    """What is wrong with one field of a request; `field` is a path such as `jobs[3].priority`."""
+
+    field: str
+    message: str
+
+
+class ApplicationError(Exception):
+    """A request that was not served; `code` is the contract's, and the text is for whoever asked."""
+
+    code: ClassVar[str]
+
+
+class Invalid(ApplicationError):
+    """The request itself is wrong; every field at fault is named."""
+
+    code = "invalid"
+
+    def __init__(self, *errors: FieldError, detail: str | None = None) -> None:
+        super().__init__(detail or "; ".join(f"{e.field}: {e.message}" for e in errors))
+        self.errors = errors
+
+
+class NotFound(ApplicationError):
+    code = "not-found"
+
+
+class TooLarge(ApplicationError):
+    code = "too-large"
+
+
+class IdempotencyMismatch(ApplicationError):
+    code = "idempotency-mismatch"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"Idempotency-Key {key!r} was already used with another request; send the first request again, "
+            "or use a new key"
+        )
+
+
+class PreconditionFailed(ApplicationError):
+    code = "precondition-failed"
+
+
+class Unavailable(ApplicationError):
+    """The database is away. What was asked may or may not have been done when `outcome` says so."""
+
+    code = "unavailable"
+
+    def __init__(self, detail: str = "the database does not answer; nothing was recorded; try again") -> None:
+        super().__init__(detail)
+
+
+class UnreadableStream(ApplicationError):
+    """A job's stored events cannot be read by this release; other jobs are as before."""
+
+    code = "internal"
+
+
+class Conflicted(Exception):
+    """Another writer moved a job of the batch first: load afresh and decide again."""
+
+
+class BatchRefused(Exception):
+    """The database refused the data of a batch; which command is at fault is not known yet."""

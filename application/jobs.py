@@ -1,0 +1,368 @@
+"""Asking for jobs, changing their course, and looking at them."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Protocol, Self, TypeAlias
+from uuid import UUID
+
+from msgspec import Meta, Raw, Struct
+
+from application.batcher import Batcher
+from application.commands import Command, execute
+from application.errors import IdempotencyMismatch, NotFound, PreconditionFailed
+from application.ledger import Answered, Batch, IdempotencyKey, Ledger
+from domain.events import Artifact, Created, JobError
+from domain.job import Cause, Job
+from domain.retry import RetryPolicy
+
+DAY = 24 * 3600.0
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
+Reason: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2000)]
+Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
+
+
+class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long to wait before another attempt: `initial` and `max` in seconds, `factor` per failure."""
+
+    initial: Annotated[float, Meta(ge=0, le=30 * DAY)] = 1.0
+    factor: Annotated[float, Meta(ge=1, le=1000)] = 2.0
+    max: Annotated[float, Meta(ge=0, le=30 * DAY)] = 3600.0
+
+
+class NewJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client asks for. Durations are in seconds; a higher priority goes first."""
+
+    kind: Name
+    input: Raw
+    queue: Name = "default"
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    run_at: Moment | None = None
+    max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 3
+    retry: Retry | None = None
+    heartbeat_timeout: Annotated[float, Meta(ge=0.1, le=DAY)] = 30.0
+    time_limit: Annotated[float, Meta(gt=0, le=30 * DAY)] | None = None
+    labels: (
+        Annotated[
+            dict[Annotated[str, Meta(min_length=1, max_length=100)], Annotated[str, Meta(max_length=500)]],
+            Meta(max_length=64),
+        ]
+        | None
+    ) = None
+
+    def created(self, namespace: str, cause: Cause, key: str | None) -> Created:
+        retry = self.retry or Retry()
+        return Created(
+            namespace=namespace,
+            kind=self.kind,
+            queue=self.queue,
+            priority=self.priority,
+            input=self.input,
+            run_at=self.run_at.astimezone(UTC) if self.run_at else cause.at,
+            max_attempts=self.max_attempts,
+            retry=RetryPolicy(initial=retry.initial, factor=retry.factor, max=retry.max),
+            heartbeat_timeout=self.heartbeat_timeout,
+            time_limit=self.time_limit,
+            labels=self.labels or None,
+            idempotency_key=key,
+            at=cause.at,
+            by=cause.by,
+            trace=cause.trace,
+        )
+
+
+class Links(Struct, frozen=True):
+    self: str
+    events: str
+    why: str
+
+    @classmethod
+    def to(cls, id: UUID) -> Self:
+        here = f"/v1/jobs/{id}"
+        return cls(self=here, events=f"{here}/events", why=f"{here}/why")
+
+
+class JobView(Struct, frozen=True, kw_only=True):
+    """A job as it is shown. `progress` is 0..1; `worker` is who holds the job, or last did once it has ended."""
+
+    id: UUID
+    namespace: str
+    kind: str
+    queue: str
+    status: Literal["queued", "running", "cancelling", "completed", "failed", "cancelled"]
+    progress: float
+    step: str | None
+    message: str | None
+    attempt: int
+    max_attempts: int
+    worker: str | None
+    input: Raw
+    result: Raw | None
+    error: JobError | None
+    labels: dict[str, str]
+    priority: int
+    artifacts: list[Artifact]
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    run_at: datetime
+    heartbeat_at: datetime | None
+    version: int
+    position: str
+    links: Links
+
+    @classmethod
+    def of(cls, job: Job, position: int, heartbeat_at: datetime | None = None) -> Self:
+        """The folded `job`, whose last event is at `position`."""
+        return cls(
+            id=job.id,
+            namespace=job.namespace,
+            kind=job.kind,
+            queue=job.queue,
+            status=job.status,
+            progress=job.progress,
+            step=job.step,
+            message=job.message,
+            attempt=job.attempt,
+            max_attempts=job.max_attempts,
+            worker=job.worker,
+            input=job.input,
+            result=job.result,
+            error=job.error,
+            labels=job.labels or {},
+            priority=job.priority,
+            artifacts=list(job.artifacts.values()),
+            created_at=job.created_at,
+            updated_at=job.updated_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            run_at=job.run_at,
+            heartbeat_at=heartbeat_at,
+            version=job.version,
+            position=str(position),
+            links=Links.to(job.id),
+        )
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """Who sends a command, in which namespace and trace, and the name it gave the request, if any."""
+
+    by: str
+    namespace: str = "default"
+    trace: str | None = None
+    key: IdempotencyKey | None = None
+
+    def cause(self, batch: Batch) -> Cause:
+        return Cause(batch.now, self.by, self.trace)
+
+
+class Accepted(Struct, frozen=True):
+    """What a command that creates or moves jobs is answered. `view` is of the one job, if it was moved just now."""
+
+    job_ids: tuple[UUID, ...]
+    position: int
+    replayed: bool = False
+    view: JobView | None = None
+
+
+class Create(Struct, frozen=True):
+    """Create jobs, all or none."""
+
+    jobs: Sequence[NewJob]
+    asked: Asked
+
+    @property
+    def job_ids(self) -> Sequence[UUID]:
+        return ()
+
+    @property
+    def idempotency_key(self) -> IdempotencyKey | None:
+        return self.asked.key
+
+    @property
+    def weight(self) -> int:
+        return len(self.jobs)
+
+    def run(self, batch: Batch) -> Accepted:
+        if (replay := _replayed(self.asked.key, batch)) is not None:
+            return replay
+        cause = self.asked.cause(batch)
+        key = self.asked.key.key if self.asked.key else None
+        jobs, position = batch.new_jobs(len(self.jobs)), 0
+        for job, new in zip(jobs, self.jobs, strict=True):
+            position = batch.record(job, [new.created(self.asked.namespace, cause, key)])
+        return _accepted(self.asked.key, jobs, position, batch)
+
+
+class Cancel(Struct, frozen=True, kw_only=True):
+    """Stop a job: at once when it is queued, by its worker when it runs."""
+
+    job_id: UUID
+    reason: str
+    asked: Asked
+    if_match: tuple[int, ...] | None = None
+    idempotency_key: None = None
+    weight: int = 1
+
+    @property
+    def job_ids(self) -> Sequence[UUID]:
+        return (self.job_id,)
+
+    def run(self, batch: Batch) -> Accepted:
+        job = _job(batch, self.job_id, self.asked.namespace, self.if_match)
+        position = batch.record(job, job.cancel(self.reason, self.asked.cause(batch)))
+        return Accepted((job.id,), position, view=JobView.of(job, position))
+
+
+class Requeue(Struct, frozen=True, kw_only=True):
+    """Send a finished job round again; `afresh` forgets its recorded steps."""
+
+    job_id: UUID
+    reason: str
+    asked: Asked
+    afresh: bool = False
+    if_match: tuple[int, ...] | None = None
+    weight: int = 1
+
+    @property
+    def job_ids(self) -> Sequence[UUID]:
+        return (self.job_id,)
+
+    @property
+    def idempotency_key(self) -> IdempotencyKey | None:
+        return self.asked.key
+
+    def run(self, batch: Batch) -> Accepted:
+        if (replay := _replayed(self.asked.key, batch)) is not None:
+            return replay
+        job = _job(batch, self.job_id, self.asked.namespace, self.if_match)
+        events = job.requeue(self.reason, self.asked.cause(batch), afresh=self.afresh)
+        return _accepted(self.asked.key, [job], batch.record(job, events), batch)
+
+
+class Filter(Struct, frozen=True, kw_only=True):
+    """Which jobs to list: each field's values are alternatives, the fields all hold. Empty means any."""
+
+    namespace: str = "default"
+    status: tuple[str, ...] = ()
+    kind: tuple[str, ...] = ()
+    queue: tuple[str, ...] = ()
+    label: tuple[tuple[str, str], ...] = ()
+    worker: tuple[str, ...] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+Sort: TypeAlias = Literal["-created_at", "created_at", "-updated_at"]
+
+
+class EventView(Struct, frozen=True, kw_only=True):
+    """An event as it is shown: `data` holds the event's own fields, `hash` is in hex."""
+
+    job_id: UUID
+    version: int
+    position: str
+    type: str
+    at: datetime
+    by: str
+    trace: str | None
+    hash: str
+    data: dict[str, Any]
+
+
+class Views(Protocol):
+    """The port to what is stored about jobs. All calls block; run them on a thread."""
+
+    def jobs(self, ids: Sequence[UUID]) -> list[JobView | None]:
+        """The jobs with these ids, None for one nobody knows."""
+        ...
+
+    def page(self, wanted: Filter, sort: Sort, limit: int, cursor: str | None) -> tuple[list[JobView], str | None]:
+        """A page of jobs and the cursor of the next. Raises Invalid for a cursor that is not this list's."""
+        ...
+
+    def events(self, id: UUID, after: int, limit: int) -> list[EventView]:
+        """A job's events with versions above `after`."""
+        ...
+
+    def fold(self, id: UUID) -> Job:
+        """The job from its events alone; at version 0 when it has none."""
+        ...
+
+
+class Jobs:
+    """Executes commands and answers questions, both in batches."""
+
+    def __init__(self, ledger: Ledger, views: Views) -> None:
+        self._views = views
+        self._commands: Batcher[Command, Any] = Batcher(
+            lambda commands: execute(ledger, commands), name="commands", weigh=lambda command: command.weight
+        )
+        self._reads: Batcher[UUID, JobView | None] = Batcher(views.jobs, name="reads", heaviest=500)
+
+    async def execute(self, command: Command) -> Any:
+        """The command's answer, once it is recorded. Raises what it was refused with."""
+        return await self._commands.submit(command)
+
+    async def create(self, jobs: Sequence[NewJob], asked: Asked) -> Accepted:
+        """Create jobs, all or none. With a key that was used before, answers the jobs it created."""
+        accepted: Accepted = await self.execute(Create(jobs, asked))
+        return accepted
+
+    async def get(self, id: UUID, namespace: str = "default") -> JobView:
+        """The job as it is now. Raises NotFound, also for a job of another namespace."""
+        view = await self._reads.submit(id)
+        if view is None or view.namespace != namespace:
+            raise unknown(id)
+        return view
+
+    async def page(
+        self, wanted: Filter, sort: Sort, limit: int, cursor: str | None
+    ) -> tuple[list[JobView], str | None]:
+        """A page of jobs and the cursor of the next. Raises Invalid for a cursor that is not this list's."""
+        return await asyncio.to_thread(self._views.page, wanted, sort, limit, cursor)
+
+    async def events(self, id: UUID, after: int, limit: int, namespace: str = "default") -> list[EventView]:
+        """A job's events with versions above `after`. Raises NotFound."""
+        await self.get(id, namespace)
+        return await asyncio.to_thread(self._views.events, id, after, limit)
+
+    async def fold(self, id: UUID, namespace: str = "default") -> Job:
+        """The job with its recorded steps, from its events. Raises NotFound."""
+        await self.get(id, namespace)
+        return await asyncio.to_thread(self._views.fold, id)
+
+    def close(self) -> None:
+        """Let what is under way end."""
+        self._commands.close()
+        self._reads.close()
+
+
+def unknown(id: UUID) -> NotFound:
+    return NotFound(f"there is no job {id}")
+
+
+def _job(batch: Batch, id: UUID, namespace: str, if_match: tuple[int, ...] | None) -> Job:
+    job = batch.job(id)
+    if job.namespace != namespace:
+        raise unknown(id)
+    if if_match is not None and job.version not in if_match:
+        raise PreconditionFailed(f"job {id} is at version {job.version}, which If-Match does not name; look again")
+    return job
+
+
+def _replayed(key: IdempotencyKey | None, batch: Batch) -> Accepted | None:
+    answered: Answered | None = batch.answered(key) if key else None
+    if key is None or answered is None:
+        return None
+    if answered.fingerprint != key.fingerprint:
+        raise IdempotencyMismatch(key.key)
+    return Accepted(answered.job_ids, answered.position, replayed=True)
+
+
+def _accepted(key: IdempotencyKey | None, jobs: Sequence[Job], position: int, batch: Batch) -> Accepted:
+    ids = tuple(job.id for job in jobs)
+    if key:
+        batch.answer(key, ids, position)
+    return Accepted(ids, position, view=JobView.of(jobs[0], position) if len(jobs) == 1 else None)

@@ -1,0 +1,219 @@
+"""What workers say of the jobs they hold: progress, ends, and heartbeats."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Protocol, TypeAlias
+from uuid import UUID
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from application.batcher import Batcher
+from application.errors import FieldError, Invalid
+from application.jobs import DAY, Jobs, Name, Reason, unknown
+from application.ledger import Batch
+from application.payload import check_size
+from domain.events import Artifact, Event, JobError
+from domain.job import Cause, Job
+from domain.refusals import JobFinished, LeaseLost
+
+
+class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+    """What a worker says of one attempt it holds."""
+
+    job_id: UUID
+    attempt: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+
+
+class Heartbeat(Report, frozen=True, kw_only=True, tag="heartbeat"):
+    """The worker still works on it. Extends the lease; records no event."""
+
+
+class ProgressReport(Report, frozen=True, kw_only=True, tag="progressed"):
+    """The work moved on. `output` records the result of `step`, and `handle` an outside system's id for it."""
+
+    progress: Annotated[float, Meta(ge=0, le=1)] | None = None
+    step: Name | None = None
+    message: Annotated[str, Meta(max_length=2000)] | None = None
+    output: Raw | UnsetType = UNSET
+    handle: Raw | UnsetType = UNSET
+
+    def decide(self, job: Job, worker: str, cause: Cause) -> list[Event]:
+        if self.step is None and (self.output is not UNSET or self.handle is not UNSET):
+            raise Invalid(FieldError("step", "is needed to record an output or a handle"))
+        for field, payload in (("output", self.output), ("handle", self.handle)):
+            if payload is not UNSET:
+                check_size(payload, field)
+        return job.progressed(
+            self.attempt,
+            worker,
+            cause,
+            progress=self.progress,
+            step=self.step,
+            message=self.message,
+            output=self.output,
+            handle=self.handle,
+        )
+
+
+class CompletionReport(Report, frozen=True, kw_only=True, tag="completed"):
+    """The attempt succeeded."""
+
+    result: Raw = Raw(b"null")
+
+    def decide(self, job: Job, worker: str, cause: Cause) -> list[Event]:
+        check_size(self.result, "result")
+        return job.complete(self.attempt, worker, self.result, cause)
+
+
+class ReportedError(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What went wrong; `detail` is any JSON."""
+
+    type: Name
+    message: Annotated[str, Meta(max_length=10_000)]
+    detail: Raw | UnsetType = UNSET
+
+
+class FailureReport(Report, frozen=True, kw_only=True, tag="failed"):
+    """The attempt failed; `final` means that trying again cannot help, `retry_in` is in seconds."""
+
+    error: ReportedError
+    final: bool = False
+    retry_in: Annotated[float, Meta(ge=0, le=30 * DAY)] | None = None
+
+    def decide(self, job: Job, worker: str, cause: Cause) -> list[Event]:
+        detail = self.error.detail
+        if detail is not UNSET:
+            check_size(detail, "error.detail")
+        error = JobError(type=self.error.type, message=self.error.message, detail=detail)
+        return job.fail(
+            self.attempt,
+            worker,
+            error,
+            cause,
+            jitter=random.random(),  # noqa: S311  spreads retries, guards nothing
+            final=self.final,
+            retry_in=self.retry_in,
+        )
+
+
+class ReleaseReport(Report, frozen=True, kw_only=True, tag="released"):
+    """The worker gives the job back unharmed; it costs no attempt."""
+
+    reason: Reason
+
+    def decide(self, job: Job, worker: str, cause: Cause) -> list[Event]:
+        return job.release(self.attempt, worker, self.reason, cause)
+
+
+class CancelReport(Report, frozen=True, kw_only=True, tag="cancelled"):
+    """The worker stopped because it was asked to."""
+
+    reason: Reason | None = None
+
+    def decide(self, job: Job, worker: str, cause: Cause) -> list[Event]:
+        return job.acknowledge_cancel(self.attempt, worker, self.reason, cause)
+
+
+class ArtifactReport(Report, frozen=True, kw_only=True, tag="artifact"):
+    """A file was stored; only the service itself says this, once it has hashed the content."""
+
+    artifact: Artifact
+
+    def decide(self, job: Job, worker: str, cause: Cause) -> list[Event]:
+        return job.progressed(self.attempt, worker, cause, artifact=self.artifact)
+
+
+Decided: TypeAlias = ProgressReport | CompletionReport | FailureReport | ReleaseReport | CancelReport | ArtifactReport
+AnyReport: TypeAlias = Heartbeat | ProgressReport | CompletionReport | FailureReport | ReleaseReport | CancelReport
+
+
+class Reported(Struct, frozen=True, kw_only=True):
+    """The answer to one report: the job's version after it, and whether its worker is asked to stop."""
+
+    version: int
+    cancel_requested: bool
+
+
+class Say(Struct, frozen=True, kw_only=True):
+    """The command behind a report."""
+
+    report: Decided
+    worker: str
+    trace: str | None = None
+    idempotency_key: None = None
+    weight: int = 1
+
+    @property
+    def job_ids(self) -> Sequence[UUID]:
+        return (self.report.job_id,)
+
+    def run(self, batch: Batch) -> Reported:
+        job = batch.job(self.report.job_id)
+        cause = Cause(batch.now, f"worker:{self.worker}", self.trace)
+        batch.record(job, self.report.decide(job, self.worker, cause))
+        return Reported(version=job.version, cancel_requested=job.status == "cancelling")
+
+
+class Beat(Struct, frozen=True):
+    """A heartbeat of `worker` for its attempt at a job."""
+
+    job_id: UUID
+    attempt: int
+    worker: str
+
+
+class Lease(Struct, frozen=True, kw_only=True):
+    """Where a job stands when a heartbeat comes: its lease was extended if `extended`."""
+
+    extended: bool
+    version: int
+    status: str
+    attempt: int
+    worker: str | None
+
+
+class Leases(Protocol):
+    """The port to leases. Calls block; run them on a thread."""
+
+    def extend(self, beats: Sequence[Beat]) -> list[Lease | None]:
+        """Extend the leases that are still held by these attempts; None for an unknown job."""
+        ...
+
+
+class Reports:
+    """Takes what workers say, many at a time."""
+
+    most: ClassVar[int] = 1000
+
+    def __init__(self, jobs: Jobs, leases: Leases) -> None:
+        self._jobs = jobs
+        self._beats: Batcher[Beat, Reported] = Batcher(
+            lambda beats: [_judge(b, lease) for b, lease in zip(beats, leases.extend(beats), strict=True)],
+            name="heartbeats",
+        )
+
+    async def say(self, worker: str, report: AnyReport | ArtifactReport, trace: str | None = None) -> Reported:
+        """Record one report. Raises LeaseLost, JobFinished, Conflict, NotFound, Invalid or TooLarge."""
+        if isinstance(report, Heartbeat):
+            return await self._beats.submit(Beat(report.job_id, report.attempt, worker))
+        reported: Reported = await self._jobs.execute(Say(report=report, worker=worker, trace=trace))
+        return reported
+
+    async def say_all(self, worker: str, reports: Sequence[AnyReport], trace: str | None = None) -> list[Any]:
+        """For each report its answer, or the exception that says why not; in order, each on its own merits."""
+        return await asyncio.gather(*(self.say(worker, report, trace) for report in reports), return_exceptions=True)
+
+    def close(self) -> None:
+        self._beats.close()
+
+
+def _judge(beat: Beat, lease: Lease | None) -> Reported | Exception:
+    if lease is None:
+        return unknown(beat.job_id)
+    if lease.extended:
+        return Reported(version=lease.version, cancel_requested=lease.status == "cancelling")
+    finished = lease.status in ("completed", "failed", "cancelled")
+    if finished and (lease.attempt, lease.worker) == (beat.attempt, beat.worker):
+        return JobFinished(beat.job_id, lease.status, None)
+    return LeaseLost(beat.job_id, beat.attempt, beat.worker, f"the job is {lease.status}, attempt {lease.attempt}")

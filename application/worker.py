@@ -1,0 +1,329 @@
+"""The worker runtime: claims jobs, runs their handlers with recorded steps, heartbeats, and reports."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar, get_type_hints
+from uuid import UUID
+
+import msgspec
+import structlog
+from msgspec import Raw, Struct
+
+from application.claims import Claim, ClaimedJob, Wakeups
+from application.errors import ApplicationError, Unavailable
+from application.handlers import MAX_OUTPUT, GiveUp, Handler, RetryLater
+from application.reports import (
+    AnyReport,
+    CancelReport,
+    CompletionReport,
+    FailureReport,
+    Heartbeat,
+    ProgressReport,
+    ReleaseReport,
+    Reported,
+    ReportedError,
+)
+from domain.events import Artifact
+from domain.refusals import JobFinished, LeaseLost, Refused
+
+log = structlog.get_logger()
+T = TypeVar("T")
+POLL_SECONDS = 1.0
+RETRY_SECONDS = 0.5
+LONGEST_MESSAGE = 2000
+
+
+class Service(Protocol):
+    """What a worker needs of jobledger, in this process or across HTTP."""
+
+    async def claim(self, claim: Claim) -> Sequence[ClaimedJob]: ...
+
+    async def say(self, worker: str, report: AnyReport, trace: str | None = None) -> Reported: ...
+
+    async def save_artifact(
+        self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes, media_type: str
+    ) -> Artifact: ...
+
+
+class Running(Struct):
+    """A job this worker holds. `stopped` says why its handler was cancelled, if it was; `ended`, that it has ended."""
+
+    job: ClaimedJob
+    task: "asyncio.Task[None]"
+    next_beat: float
+    ended: bool = False
+    stopped: Literal["lease-lost", "cancel", "drain"] | None = None
+
+
+class Worker:
+    """Runs up to `capacity` jobs of the kinds it has handlers for, until it is told to stop."""
+
+    def __init__(
+        self,
+        name: str,
+        handlers: Mapping[str, Handler],
+        service: Service,
+        wakeups: Wakeups,
+        *,
+        queues: Sequence[str] = ("default",),
+        capacity: int = 10,
+        grace: float = 20.0,
+    ) -> None:
+        """`grace`: seconds that running handlers are given to end when the worker stops."""
+        self._name = name
+        self._handlers = handlers
+        self._service = service
+        self._wakeups = wakeups
+        self._queues = list(queues)
+        self._capacity = capacity
+        self._grace = grace
+        self._running: dict[UUID, Running] = {}
+        self._stopping = asyncio.Event()
+        self._room = asyncio.Event()
+
+    def stop(self) -> None:
+        """Claim no more, and let `run` end once the handlers have, or their grace is over."""
+        self._stopping.set()
+        self._room.set()
+
+    async def run(self) -> None:
+        """Work until stopped; jobs that did not end within the grace are released, which costs them no attempt."""
+        log.info("worker.started", worker=self._name, kinds=sorted(self._handlers), queues=self._queues)
+        beats = asyncio.create_task(self._heartbeat())
+        try:
+            while not self._stopping.is_set():
+                await self._claim()
+            await self._drain()
+        finally:
+            beats.cancel()
+        log.info("worker.stopped", worker=self._name)
+
+    async def _claim(self) -> None:
+        """Fill the free capacity; when there was less work than room, wait for news."""
+        room = self._capacity - len(self._running)
+        if room <= 0:
+            self._room.clear()
+            await self._room.wait()
+            return
+        claim = Claim(worker=self._name, queues=self._queues, kinds=sorted(self._handlers), max=min(room, 1000))
+        try:
+            jobs = await self._service.claim(claim)
+        except Unavailable as away:
+            log.warning("claim.unavailable", worker=self._name, reason=str(away))
+            jobs = ()
+        for job in jobs:
+            self._start(job)
+        if len(jobs) < room:
+            await _first(self._wakeups.wait(self._queues, POLL_SECONDS), self._stopping.wait())
+
+    def _start(self, job: ClaimedJob) -> None:
+        log.info("job.claimed", job_id=str(job.id), kind=job.kind, attempt=job.attempt, worker=self._name)
+        task = asyncio.create_task(self._work(job))
+        self._running[job.id] = Running(job, task, self._now() + job.heartbeat_timeout / 3)
+
+    async def _work(self, job: ClaimedJob) -> None:
+        """Run the handler and report how it ended."""
+        try:
+            report = await self._run_handler(job)
+            self._running[job.id].ended = True
+            if report is not None:
+                await self.say(report, job)
+                log.info("job.reported", job_id=str(job.id), attempt=job.attempt, report=type(report).__name__)
+        except (LeaseLost, JobFinished) as lost:
+            log.warning("lease-lost", job_id=str(job.id), attempt=job.attempt, worker=self._name, reason=str(lost))
+        except (Refused, ApplicationError) as refusal:
+            log.warning("report.refused", job_id=str(job.id), attempt=job.attempt, reason=str(refusal))
+        finally:
+            self._running.pop(job.id, None)
+            self._room.set()
+
+    async def _run_handler(self, job: ClaimedJob) -> AnyReport | None:
+        """The report that the handler's end calls for; none when the job is no longer ours."""
+        handler = self._handlers[job.kind]
+        try:
+            given = msgspec.json.decode(job.input, type=handler.input_type)
+        except (msgspec.MsgspecError, ValueError) as error:
+            return _failure(job, "invalid-input", f"the input does not fit kind {job.kind!r}: {error}", final=True)
+        try:
+            async with asyncio.timeout(job.time_limit) as limit:
+                result = await handler.run(Context(self, job), given)
+            return _completion(job, result)
+        except asyncio.CancelledError:
+            return self._stopped(job)
+        except (LeaseLost, JobFinished):
+            raise
+        except GiveUp as error:
+            return _failure(job, _kind_of(error), str(error), final=True)
+        except RetryLater as error:
+            return _failure(job, _kind_of(error), str(error), retry_in=error.delay)
+        except TimeoutError as error:
+            if limit.expired():
+                return _failure(job, "time-limit", f"attempt {job.attempt} took longer than its time limit")
+            return _failure(job, _kind_of(error), str(error))
+        except Exception as error:
+            log.exception("handler.failed", job_id=str(job.id), attempt=job.attempt, kind=job.kind)
+            return _failure(job, _kind_of(error), str(error))
+
+    def _stopped(self, job: ClaimedJob) -> AnyReport | None:
+        match self._running[job.id].stopped:
+            case "cancel":
+                return CancelReport(job_id=job.id, attempt=job.attempt)
+            case "drain":
+                return ReleaseReport(job_id=job.id, attempt=job.attempt, reason="the worker is stopping")
+            case "lease-lost":
+                log.warning("lease-lost", job_id=str(job.id), attempt=job.attempt, worker=self._name)
+                return None
+            case None:
+                return _failure(job, "cancelled", "the handler cancelled itself")
+
+    async def say(self, report: AnyReport, job: ClaimedJob) -> Reported:
+        """Report, for as long as it takes the database to answer. Raises LeaseLost or JobFinished when it is late."""
+        while True:
+            try:
+                reported = await self._service.say(self._name, report, job.trace)
+            except Unavailable as away:
+                log.warning("report.unavailable", job_id=str(job.id), attempt=job.attempt, reason=str(away))
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if reported.cancel_requested:
+                self._cancel(job.id, "cancel")
+            return reported
+
+    async def save_artifact(self, job: ClaimedJob, name: str, content: bytes, media_type: str) -> Artifact:
+        while True:
+            try:
+                return await self._service.save_artifact(self._name, job.id, job.attempt, name, content, media_type)
+            except Unavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _cancel(self, job_id: UUID, why: Literal["lease-lost", "cancel", "drain"]) -> None:
+        """Stop a handler, once, for the first reason there was; one that has ended is left to report so."""
+        running = self._running.get(job_id)
+        if running is not None and running.stopped is None and not running.ended:
+            running.stopped = why
+            running.task.cancel()
+
+    async def _heartbeat(self) -> None:
+        """Extend every lease three times within its timeout; all that are due go in one statement."""
+        while True:
+            due = [running for running in self._running.values() if running.next_beat <= self._now()]
+            await asyncio.gather(*(self._beat(running) for running in due))
+            soonest = min((running.next_beat for running in self._running.values()), default=self._now() + 1)
+            await asyncio.sleep(min(max(soonest - self._now(), 0.02), 0.5))
+
+    async def _beat(self, running: Running) -> None:
+        job = running.job
+        running.next_beat = self._now() + job.heartbeat_timeout / 3
+        try:
+            reported = await self._service.say(self._name, Heartbeat(job_id=job.id, attempt=job.attempt))
+        except Unavailable:
+            running.next_beat = self._now() + min(RETRY_SECONDS, job.heartbeat_timeout / 6)
+        except (Refused, ApplicationError):
+            self._cancel(job.id, "lease-lost")
+        else:
+            if reported.cancel_requested:
+                self._cancel(job.id, "cancel")
+
+    async def _drain(self) -> None:
+        tasks = [running.task for running in self._running.values()]
+        if tasks:
+            log.info("worker.draining", worker=self._name, jobs=len(tasks), grace=self._grace)
+            await asyncio.wait(tasks, timeout=self._grace)
+        for job_id in list(self._running):
+            self._cancel(job_id, "drain")
+        if left := [running.task for running in self._running.values()]:
+            await asyncio.wait(left, timeout=self._grace)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+class Context:
+    """A job as its handler sees it: see `application.handlers.JobContext`."""
+
+    def __init__(self, worker: Worker, job: ClaimedJob) -> None:
+        self._worker = worker
+        self._job = job
+
+    @property
+    def id(self) -> UUID:
+        return self._job.id
+
+    @property
+    def attempt(self) -> int:
+        return self._job.attempt
+
+    async def step(self, name: str, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
+        kind = _return_type(fn)
+        if name not in self._job.steps:
+            output = Raw(msgspec.json.encode(await fn(*args)))
+            if len(bytes(output)) > MAX_OUTPUT:
+                raise GiveUp(
+                    f"the result of step {name!r} has {len(bytes(output))} bytes, and at most {MAX_OUTPUT} are "
+                    "recorded; save it as an artifact and return its reference"
+                )
+            await self._say(ProgressReport(job_id=self.id, attempt=self.attempt, step=name, output=output))
+            self._job.steps[name] = output
+        try:
+            value: T = msgspec.json.decode(self._job.steps[name], type=kind)
+        except msgspec.ValidationError as error:
+            raise GiveUp(
+                f"what step {name!r} has on record is not what its function returns: {error}; "
+                "was the step's type changed?"
+            ) from error
+        return value
+
+    async def progress(self, fraction: float, message: str | None = None) -> None:
+        bounded = min(max(fraction, 0.0), 1.0)
+        await self._say(ProgressReport(job_id=self.id, attempt=self.attempt, progress=bounded, message=_text(message)))
+
+    async def save_artifact(self, name: str, content: bytes, media_type: str) -> Artifact:
+        return await self._worker.save_artifact(self._job, name, content, media_type)
+
+    async def _say(self, report: ProgressReport) -> None:
+        await self._worker.say(report, self._job)
+
+
+async def _first(*waits: Awaitable[Any]) -> None:
+    """Wait until one of them is done, and drop the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _return_type(fn: Callable[..., Any]) -> Any:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    try:
+        return get_type_hints(fn).get("return", Any)
+    except (TypeError, NameError):
+        return Any
+
+
+def _completion(job: ClaimedJob, result: Any) -> AnyReport:
+    output = msgspec.json.encode(result)
+    if len(output) > MAX_OUTPUT:
+        message = f"the result has {len(output)} bytes, and at most {MAX_OUTPUT} are recorded; save an artifact"
+        return _failure(job, "too-large", message, final=True)
+    return CompletionReport(job_id=job.id, attempt=job.attempt, result=Raw(output))
+
+
+def _failure(
+    job: ClaimedJob, kind: str, message: str, *, final: bool = False, retry_in: float | None = None
+) -> FailureReport:
+    error = ReportedError(type=kind, message=_text(message) or kind)
+    return FailureReport(job_id=job.id, attempt=job.attempt, error=error, final=final, retry_in=retry_in)
+
+
+def _kind_of(error: BaseException) -> str:
+    return type(error).__name__
+
+
+def _text(message: str | None) -> str | None:
+    """A message as it can be recorded: without NUL, and not too long."""
+    return message.replace("\0", "�")[:LONGEST_MESSAGE] if message is not None else None

@@ -1,0 +1,1 @@
+"""How it is done: Postgres, the embedded server, artifacts, language models, logs."""

@@ -1,0 +1,1 @@
+"""The log, its views and its leases on Postgres."""

@@ -1,0 +1,326 @@
+"""The inline view of jobs: its row, how it follows the fold, and its queries."""
+
+import hashlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from msgspec import UNSET, MsgspecError, Raw, Struct
+from msgspec.json import Decoder, decode, encode
+from psycopg import Connection, sql
+from psycopg.types.json import Jsonb
+
+from application.errors import FieldError, Invalid
+from application.jobs import EventView, Filter, JobView, Links, Sort
+from domain.events import Artifact, Event, JobError
+from domain.events import decode as decode_event
+from domain.ids import first_id
+from domain.job import Job
+from infrastructure.postgres.log import Log
+
+LOCK = "SELECT id, version, position FROM jobs WHERE id = ANY(%b::uuid[]) ORDER BY id FOR UPDATE"
+INSERT = """
+INSERT INTO jobs (id, namespace, kind, queue, priority, max_attempts, input, labels, created_at,
+  version, position, status, attempt, progress, run_at, updated_at)
+SELECT id, namespace, kind, queue, priority, max_attempts, input, labels::jsonb, created_at,
+  version, position, 'queued', 0, 0, run_at, created_at
+FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::int2[], %b::int4[], %b::bytea[], %b::text[],
+    %b::timestamptz[], %b::int8[], %b::int8[], %b::timestamptz[])
+  AS x (id, namespace, kind, queue, priority, max_attempts, input, labels, created_at, version, position, run_at)
+"""
+MOVE = """
+UPDATE jobs
+SET version = x.version, position = x.position, status = x.status, attempt = x.attempt, progress = x.progress,
+  step = x.step, message = x.message, worker = x.worker, result = x.result, error = x.error,
+  artifacts = x.artifacts, run_at = x.run_at, updated_at = x.updated_at, started_at = x.started_at,
+  finished_at = x.finished_at
+FROM unnest(%b::uuid[], %b::int8[], %b::int8[], %b::text[], %b::int4[], %b::float8[], %b::text[], %b::text[],
+    %b::text[], %b::bytea[], %b::bytea[], %b::bytea[], %b::timestamptz[], %b::timestamptz[], %b::timestamptz[],
+    %b::timestamptz[])
+  AS x (id, version, position, status, attempt, progress, step, message, worker, result, error, artifacts, run_at,
+    updated_at, started_at, finished_at)
+WHERE jobs.id = x.id
+"""
+# The claim. jobs_ready is scanned one lane, (queue, kind, priority), at a time: the lanes there are found by hopping
+# from one to the next, so that neither jobs of kinds nobody here handles nor jobs that are not due yet, however many
+# and however high their priority, are walked over. Within a priority the oldest of all lanes come first; lanes of
+# lower priority are looked at only while the higher ones did not fill the claim. Rows that another claimer has locked
+# are passed over.
+READY = """
+WITH RECURSIVE wanted AS (
+  SELECT queue FROM unnest(%(queues)s::text[]) AS x (queue)
+), kinds (queue, kind) AS (
+  SELECT queue, (SELECT min(kind) FROM jobs WHERE status = 'queued' AND jobs.queue = wanted.queue)
+  FROM wanted WHERE %(kinds)s::text[] IS NULL
+  UNION ALL
+  SELECT queue, (
+    SELECT min(jobs.kind) FROM jobs
+    WHERE status = 'queued' AND jobs.queue = kinds.queue AND jobs.kind > kinds.kind
+  )
+  FROM kinds WHERE kind IS NOT NULL
+), pairs (queue, kind) AS (
+  SELECT queue, kind FROM kinds WHERE kind IS NOT NULL
+  UNION ALL
+  SELECT queue, kind FROM wanted, unnest(%(kinds)s::text[]) AS y (kind)
+), lanes (queue, kind, priority) AS (
+  SELECT queue, kind, (
+    SELECT max(priority) FROM jobs
+    WHERE status = 'queued' AND jobs.queue = pairs.queue AND jobs.kind = pairs.kind
+  )
+  FROM pairs
+  UNION ALL
+  SELECT queue, kind, (
+    SELECT max(jobs.priority) FROM jobs
+    WHERE status = 'queued' AND jobs.queue = lanes.queue AND jobs.kind = lanes.kind
+      AND jobs.priority < lanes.priority
+  )
+  FROM lanes WHERE priority IS NOT NULL
+)
+SELECT due.id
+FROM (SELECT DISTINCT priority FROM lanes WHERE priority IS NOT NULL ORDER BY priority DESC) AS level
+CROSS JOIN LATERAL (
+  SELECT lane_jobs.id
+  FROM lanes
+  CROSS JOIN LATERAL (
+    SELECT jobs.id, jobs.run_at
+    FROM jobs
+    WHERE status = 'queued' AND jobs.queue = lanes.queue AND jobs.kind = lanes.kind
+      AND jobs.priority = level.priority AND run_at <= clock_timestamp() AND jobs.id <> ALL(%(taken)s::uuid[])
+    ORDER BY run_at, id
+    LIMIT %(count)s
+    FOR UPDATE SKIP LOCKED
+  ) AS lane_jobs
+  WHERE lanes.priority = level.priority
+  ORDER BY lane_jobs.run_at, lane_jobs.id
+  LIMIT %(count)s
+) AS due
+LIMIT %(count)s
+"""
+COLUMNS = """
+id, namespace, kind, queue, jobs.status, progress, step, message, jobs.attempt, max_attempts, jobs.worker, input,
+result, error, labels, priority, artifacts, created_at, updated_at, started_at, finished_at, run_at, heartbeat_at,
+version, position
+"""
+BY_ID = f"""
+SELECT {COLUMNS} FROM jobs LEFT JOIN leases ON leases.job_id = jobs.id WHERE id = ANY(%b::uuid[])
+"""  # noqa: S608  the columns are ours
+EVENTS = """
+SELECT originator_version, notification_id, topic, hash, state
+FROM events
+WHERE originator_id = %b AND originator_version > %b
+ORDER BY originator_version
+LIMIT %b
+"""
+_error = Decoder(JobError).decode
+_artifacts = Decoder(list[Artifact]).decode
+
+
+class JobMoves(Struct):
+    """The view rows that a batch makes and moves, by job, with the position of each one's last event."""
+
+    created: dict[UUID, int] = {}
+    moved: dict[UUID, int] = {}
+    jobs: dict[UUID, Job] = {}
+
+    def follow(self, job: Job, position: int, *, new: bool) -> None:
+        self.jobs[job.id] = job
+        if new:
+            self.created[job.id] = position
+        else:
+            self.moved[job.id] = position
+
+    def write(self, connection: Connection) -> None:
+        if self.created:
+            new = [(self.jobs[id], position) for id, position in self.created.items()]
+            connection.execute(INSERT, _columns([_new_row(job, position) for job, position in new]), binary=True)
+        if self.moved:
+            moved = [_moved_row(self.jobs[id], self.moved[id]) for id in sorted(self.moved)]
+            connection.execute(MOVE, _columns(moved), binary=True)
+
+
+class PostgresViews:
+    """Answers questions about jobs from the view, and about one job's history from its stream."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._database = log.database
+
+    def jobs(self, ids: Sequence[UUID]) -> list[JobView | None]:
+        with self._database.connection() as connection:
+            rows = connection.execute(BY_ID, (list(set(ids)),), binary=True).fetchall()
+        views = {row[0]: _view(row) for row in rows}
+        return [views.get(id) for id in ids]
+
+    def page(self, wanted: Filter, sort: Sort, limit: int, cursor: str | None) -> tuple[list[JobView], str | None]:
+        """Newest first, oldest first (both by id, which begins with the moment of creation), or latest moved first."""
+        conditions, values = _conditions(wanted)
+        list_id = hashlib.sha256(encode((wanted, sort))).digest()[:6]
+        if cursor is not None:
+            condition, bounds = _after(cursor, sort, list_id)
+            conditions.append(condition)
+            values.extend(bounds)
+        orders = {"-created_at": "id DESC", "created_at": "id", "-updated_at": "updated_at DESC, id DESC"}
+        query = sql.SQL(
+            "SELECT {} FROM jobs LEFT JOIN leases ON leases.job_id = id WHERE {} ORDER BY {} LIMIT %s"
+        ).format(sql.SQL(COLUMNS), sql.SQL(" AND ").join(conditions), sql.SQL(orders[sort]))
+        with self._database.connection() as connection:
+            rows = connection.execute(query, [*values, limit + 1], binary=True).fetchall()
+        views = [_view(row) for row in rows[:limit]]
+        return views, _cursor(views[-1], list_id) if len(rows) > limit else None
+
+    def events(self, id: UUID, after: int, limit: int) -> list[EventView]:
+        with self._database.connection() as connection:
+            rows = connection.execute(EVENTS, (id, after, limit), binary=True).fetchall()
+        return [
+            event_view(id, version, position, topic, bytes(hash), decode_event(state))
+            for version, position, topic, hash, state in rows
+        ]
+
+    def fold(self, id: UUID) -> Job:
+        return self._log.fold(id)
+
+
+def event_view(id: UUID, version: int, position: int, topic: str, hash: bytes, event: Event) -> EventView:
+    shared = ("at", "by", "trace")
+    said = {field: getattr(event, field) for field in event.__struct_fields__ if field not in shared}
+    return EventView(
+        job_id=id,
+        version=version,
+        position=str(position),
+        type=topic,
+        at=event.at,
+        by=event.by,
+        trace=event.trace,
+        hash=hash.hex(),
+        data={field: value for field, value in said.items() if value is not UNSET},
+    )
+
+
+def _columns(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _new_row(job: Job, position: int) -> tuple[Any, ...]:
+    return (
+        job.id,
+        job.namespace,
+        job.kind,
+        job.queue,
+        job.priority,
+        job.max_attempts,
+        bytes(job.input),
+        encode(job.labels).decode() if job.labels else None,
+        job.created_at,
+        job.version,
+        position,
+        job.run_at,
+    )
+
+
+def _moved_row(job: Job, position: int) -> tuple[Any, ...]:
+    return (
+        job.id,
+        job.version,
+        position,
+        job.status,
+        job.attempt,
+        job.progress,
+        job.step,
+        job.message,
+        job.worker,
+        bytes(job.result) if job.result is not None else None,
+        encode(job.error) if job.error is not None else None,
+        encode(list(job.artifacts.values())) if job.artifacts else None,
+        job.run_at,
+        job.updated_at,
+        job.started_at,
+        job.finished_at,
+    )
+
+
+def _view(row: tuple[Any, ...]) -> JobView:
+    result, error, labels, artifacts = row[12], row[13], row[14], row[16]
+    return JobView(
+        id=row[0],
+        namespace=row[1],
+        kind=row[2],
+        queue=row[3],
+        status=row[4],
+        progress=row[5],
+        step=row[6],
+        message=row[7],
+        attempt=row[8],
+        max_attempts=row[9],
+        worker=row[10],
+        input=Raw(row[11]),
+        result=Raw(result) if result is not None else None,
+        error=_error(error) if error is not None else None,
+        labels=labels or {},
+        priority=row[15],
+        artifacts=_artifacts(artifacts) if artifacts is not None else [],
+        created_at=row[17],
+        updated_at=row[18],
+        started_at=row[19],
+        finished_at=row[20],
+        run_at=row[21],
+        heartbeat_at=row[22],
+        version=row[23],
+        position=str(row[24]),
+        links=Links.to(row[0]),
+    )
+
+
+def _conditions(wanted: Filter) -> tuple[list[sql.Composable], list[Any]]:
+    """The WHERE clauses of a filter and their values, in order."""
+    conditions: list[sql.Composable] = [sql.SQL("namespace = %s")]
+    values: list[Any] = [wanted.namespace]
+    for column in ("kind", "queue"):
+        if alternatives := getattr(wanted, column):
+            conditions.append(sql.SQL("{} = ANY(%s)").format(sql.Identifier(column)))
+            values.append(list(alternatives))
+    if wanted.worker:
+        conditions.append(sql.SQL("jobs.worker = ANY(%s)"))
+        values.append(list(wanted.worker))
+    if wanted.status:
+        scheduled = sql.SQL("(jobs.status = 'queued' AND run_at > clock_timestamp())")
+        plain = sql.SQL("jobs.status = ANY(%s)")
+        conditions.append(sql.SQL("({} OR {})").format(plain, scheduled) if "scheduled" in wanted.status else plain)
+        values.append([status for status in wanted.status if status != "scheduled"])
+    if wanted.label:
+        conditions.append(sql.SQL("({})").format(sql.SQL(" OR ").join([sql.SQL("labels @> %s")] * len(wanted.label))))
+        values.extend(Jsonb({key: value}) for key, value in wanted.label)
+    if wanted.created_after:
+        conditions.append(sql.SQL("created_at > %s AND id >= %s"))
+        values.extend((wanted.created_after, first_id(wanted.created_after)))
+    if wanted.created_before:
+        conditions.append(sql.SQL("created_at < %s AND id < %s"))
+        values.extend((wanted.created_before, first_id(wanted.created_before)))
+    return conditions, values
+
+
+class _Cursor(Struct, array_like=True, forbid_unknown_fields=True):
+    list_id: bytes
+    id: UUID
+    updated_at: datetime
+
+
+def _cursor(last: JobView, list_id: bytes) -> str:
+    return urlsafe_b64encode(encode(_Cursor(list_id, last.id, last.updated_at))).decode()
+
+
+def _after(cursor: str, sort: Sort, list_id: bytes) -> tuple[sql.Composable, tuple[Any, ...]]:
+    """What comes after a cursor. Raises Invalid unless it was given out for this very list."""
+    try:
+        place = decode(urlsafe_b64decode(cursor), type=_Cursor)
+    except (MsgspecError, Base64Error, ValueError) as error:
+        raise Invalid(FieldError("cursor", "is none that was given out here; begin again without it")) from error
+    if place.list_id != list_id:
+        raise Invalid(FieldError("cursor", "was given out for another filter or order; begin again without it"))
+    if sort == "-created_at":
+        return sql.SQL("id < %s"), (place.id,)
+    if sort == "created_at":
+        return sql.SQL("id > %s"), (place.id,)
+    return sql.SQL("(updated_at, id) < (%s, %s)"), (place.updated_at, place.id)

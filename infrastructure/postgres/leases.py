@@ -1,0 +1,125 @@
+"""Leases: who holds which attempt until when."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from msgspec import Struct
+from psycopg import Connection
+
+from application.reports import Beat, Lease
+from application.rescue import Expired
+from domain.job import Job
+from infrastructure.postgres.database import Database
+
+HOLD = """
+INSERT INTO leases (job_id, attempt, worker, claim_id, heartbeat_timeout, heartbeat_at, expires_at)
+SELECT id, attempt, worker, claim_id, seconds, %b, %b + make_interval(secs => seconds)
+FROM unnest(%b::uuid[], %b::int4[], %b::text[], %b::text[], %b::float8[]) AS x (id, attempt, worker, claim_id, seconds)
+ON CONFLICT (job_id) DO UPDATE
+SET attempt = EXCLUDED.attempt, worker = EXCLUDED.worker, heartbeat_timeout = EXCLUDED.heartbeat_timeout,
+  claim_id = CASE WHEN leases.attempt = EXCLUDED.attempt THEN leases.claim_id ELSE EXCLUDED.claim_id END,
+  heartbeat_at = EXCLUDED.heartbeat_at, expires_at = greatest(leases.expires_at, EXCLUDED.expires_at)
+"""
+# Locked in order first, so that a heartbeat for many jobs and a report that ends them never wait for each other in a
+# circle.
+END = """
+DELETE FROM leases
+WHERE job_id IN (SELECT job_id FROM leases WHERE job_id = ANY(%b::uuid[]) ORDER BY job_id FOR UPDATE)
+"""
+EXTEND = """
+WITH beats AS (
+  SELECT * FROM unnest(%b::uuid[], %b::int4[], %b::text[]) AS x (job_id, attempt, worker)
+), held AS (
+  SELECT leases.job_id
+  FROM leases JOIN beats USING (job_id, attempt, worker)
+  ORDER BY leases.job_id
+  FOR UPDATE OF leases
+), now AS MATERIALIZED (
+  SELECT clock_timestamp() AS at
+)
+UPDATE leases
+SET heartbeat_at = now.at, expires_at = greatest(expires_at, now.at + make_interval(secs => heartbeat_timeout))
+FROM held, now
+WHERE leases.job_id = held.job_id
+RETURNING leases.job_id, leases.attempt, leases.worker
+"""
+STANDING = "SELECT id, version, status, attempt, worker FROM jobs WHERE id = ANY(%b::uuid[])"
+HELD_BY = "SELECT job_id FROM leases WHERE worker = %b AND claim_id = %b ORDER BY job_id"
+EXPIRED = """
+SELECT job_id, attempt, heartbeat_at
+FROM leases
+WHERE expires_at < clock_timestamp() AND heartbeat_timeout <= %b
+ORDER BY expires_at
+LIMIT %b
+"""
+STILL_EXPIRED = """
+SELECT job_id, attempt, heartbeat_at FROM leases WHERE job_id = ANY(%b::uuid[]) AND expires_at < clock_timestamp()
+"""
+
+
+class LeaseMoves(Struct):
+    """The leases that a batch takes, extends and ends, by job."""
+
+    held: dict[UUID, tuple[Job, str | None]] = {}
+    ended: set[UUID] = set()
+
+    def follow(self, job: Job, claim_id: str | None) -> None:
+        """Hold a lease for a job that has a worker, and none for one that has not."""
+        if job.held:
+            before = self.held.get(job.id)
+            self.held[job.id] = (job, claim_id or (before[1] if before else None))
+            self.ended.discard(job.id)
+        else:
+            self.held.pop(job.id, None)
+            self.ended.add(job.id)
+
+    def write(self, connection: Connection, now: datetime) -> None:
+        if self.held:
+            rows = [self.held[id] for id in sorted(self.held)]
+            columns = (
+                [job.id for job, _ in rows],
+                [job.attempt for job, _ in rows],
+                [job.worker for job, _ in rows],
+                [claim_id for _, claim_id in rows],
+                [job.heartbeat_timeout for job, _ in rows],
+            )
+            connection.execute(HOLD, (now, now, *columns), binary=True)
+        if self.ended:
+            connection.execute(END, (sorted(self.ended),), binary=True)
+
+
+class PostgresLeases:
+    """Heartbeats, and what claims and rescue ask of the leases. Each call is one short transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def extend(self, beats: Sequence[Beat]) -> list[Lease | None]:
+        """Extend what is still held, in one statement, and say where each job stands."""
+        ids = [beat.job_id for beat in beats]
+        columns = (ids, [beat.attempt for beat in beats], [beat.worker for beat in beats])
+        with self._database.connection() as connection:
+            extended = set(connection.execute(EXTEND, columns, binary=True))
+            standing = {row[0]: row[1:] for row in connection.execute(STANDING, (ids,), binary=True)}
+        return [
+            Lease(
+                extended=(beat.job_id, beat.attempt, beat.worker) in extended,
+                version=standing[beat.job_id][0],
+                status=standing[beat.job_id][1],
+                attempt=standing[beat.job_id][2],
+                worker=standing[beat.job_id][3],
+            )
+            if beat.job_id in standing
+            else None
+            for beat in beats
+        ]
+
+    def held_by(self, worker: str, claim_id: str) -> list[UUID]:
+        with self._database.connection() as connection:
+            return [row[0] for row in connection.execute(HELD_BY, (worker, claim_id), binary=True)]
+
+    def expired(self, unbroken: float, limit: int) -> list[Expired]:
+        """Leases that ran out, of jobs whose heartbeat timeout is at most `unbroken` seconds."""
+        with self._database.connection() as connection:
+            return [Expired(*row) for row in connection.execute(EXPIRED, (unbroken, limit), binary=True)]

@@ -1,0 +1,319 @@
+"""The ledger: batches of commands on locked jobs, recorded with their views and leases in one transaction."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from uuid import UUID
+
+import psycopg
+import structlog
+from eventsourcing.persistence import Mapper
+from msgspec import MsgspecError, Struct
+from psycopg import Connection
+
+from application.errors import BatchRefused, Conflicted, Unavailable, UnreadableStream
+from application.jobs import unknown
+from application.ledger import Answered, IdempotencyKey, Ready
+from domain.audit import GENESIS
+from domain.events import Event, decode
+from domain.ids import job_ids
+from domain.job import Job, evolve
+from infrastructure.postgres.idempotency import KeysOfBatch
+from infrastructure.postgres.jobs import LOCK, READY, JobMoves
+from infrastructure.postgres.leases import STILL_EXPIRED, LeaseMoves
+from infrastructure.postgres.log import Log
+from infrastructure.postgres.mapper import JobEvent
+from infrastructure.postgres.recorder import NewEvents
+
+log = structlog.get_logger()
+BEGIN = """
+SELECT pg_current_xact_id()::text::bigint, (SELECT epoch_offset FROM log_epoch), clock_timestamp()
+"""
+STREAMS = """
+SELECT originator_id, hash, state FROM events WHERE originator_id = ANY(%b::uuid[])
+ORDER BY originator_id, originator_version
+"""
+XACT_STATUS = "SELECT pg_xact_status(%s::text::xid8)"
+RECORDED = "SELECT hash FROM events WHERE originator_id = %s AND originator_version = %s"
+SETTLE_SECONDS = 5.0
+"""How long a commit whose answer was lost is looked for."""
+CACHED = 4096
+LARGEST_CACHED = 16 * 1024
+"""Jobs kept in memory, and the bytes of payload that one of them may have: 64 MiB at the most."""
+
+
+class Stream(Struct):
+    """A job with the hash of its last event."""
+
+    job: Job
+    hash: bytes = GENESIS
+
+
+class StreamCache:
+    """The streams written last. One is taken out while a transaction holds its job, so that it is never shared."""
+
+    def __init__(self) -> None:
+        self._streams: OrderedDict[UUID, Stream] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, id: UUID, version: int) -> Stream | None:
+        """The stream of a job that is locked at `version`, if it is at hand."""
+        with self._lock:
+            stream = self._streams.pop(id, None)
+        return stream if stream is not None and stream.job.version == version else None
+
+    def keep(self, streams: Collection[Stream]) -> None:
+        with self._lock:
+            for stream in streams:
+                if not stream.job.finished and _payload(stream.job) <= LARGEST_CACHED:
+                    self._streams[stream.job.id] = stream
+            while len(self._streams) > CACHED:
+                self._streams.popitem(last=False)
+
+
+class PostgresLedger:
+    """Opens batches on the log. `announce` is told the queues that got work, after the commit."""
+
+    def __init__(self, log: Log, announce: Callable[[set[str]], None]) -> None:
+        self._database = log.database
+        self._mapper: Mapper[UUID] = log.mapper
+        self._announce = announce
+        self._cache = StreamCache()
+
+    @contextmanager
+    def batch(self, job_ids: Collection[UUID] = (), keys: Collection[IdempotencyKey] = ()) -> Iterator["PostgresBatch"]:
+        connection, batch = self._begin(sorted(job_ids), keys)
+        committing = False
+        try:
+            yield batch
+            committing = True
+            batch.write()
+        except psycopg.Error as error:
+            if not (committing and self._was_recorded(connection, batch, error)):
+                raise _translated(error) from error
+        finally:
+            self._database.give_back(connection)
+        self._cache.keep(batch.streams.values())
+        if queues := batch.queues_with_work():
+            self._announce(queues)
+
+    def _begin(self, job_ids: list[UUID], keys: Collection[IdempotencyKey]) -> tuple[Connection, "PostgresBatch"]:
+        """Nothing was asked yet, so a connection that broke while it was idle is simply replaced."""
+        for last_try in (False, True):
+            connection = self._database.take()
+            try:
+                return connection, PostgresBatch.begin(connection, self._mapper, self._cache, job_ids, keys)
+            except psycopg.Error as error:
+                broken = connection.broken or connection.closed
+                self._database.give_back(connection)
+                if last_try or not broken:
+                    raise _translated(error) from error
+                self._database.close()
+        raise AssertionError("unreachable")
+
+    def _was_recorded(self, connection: Connection, batch: "PostgresBatch", error: psycopg.Error) -> bool:
+        """Whether a transaction whose COMMIT was not answered took place. Raises Conflicted when it did not.
+
+        Waits until the server is done with that transaction, then reads the hash at the (job, version) it wrote.
+        """
+        if not (connection.broken or connection.closed):
+            return False
+        log.warning("commit.lost", transaction=batch.transaction, error=str(error))
+        until = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < until:
+            with suppress(Unavailable, psycopg.Error), self._database.connection() as other:
+                status = other.execute(XACT_STATUS, (str(batch.transaction),)).fetchone()
+                if status != ("in progress",):
+                    return batch.is_recorded(other)
+            time.sleep(0.05)
+        raise Unavailable(
+            "the database went away while it was recording this, and may or may not have; "
+            "look, or repeat the request with the same Idempotency-Key"
+        )
+
+
+class PostgresBatch:
+    """One transaction: see the port, `application.ledger.Batch`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        mapper: Mapper[UUID],
+        transaction: int,
+        base: int,
+        now: datetime,
+        streams: dict[UUID, Stream | Exception],
+        positions: dict[UUID, int],
+        keys: KeysOfBatch,
+    ) -> None:
+        self._connection = connection
+        self._mapper = mapper
+        self.transaction = transaction
+        self._base = base
+        self.now = now
+        self._streams = streams
+        self._positions = positions
+        self._keys = keys
+        self._events = NewEvents()
+        self._jobs = JobMoves()
+        self._leases = LeaseMoves()
+        self._expired: set[UUID] | None = None
+
+    @classmethod
+    def begin(
+        cls,
+        connection: Connection,
+        mapper: Mapper[UUID],
+        cache: StreamCache,
+        job_ids: list[UUID],
+        keys: Collection[IdempotencyKey],
+    ) -> "PostgresBatch":
+        """Lock the jobs in order, then take the keys in order, then read the clock; one round trip."""
+        with connection.pipeline():
+            connection.execute("BEGIN")
+            locked = connection.execute(LOCK, (job_ids,), binary=True) if job_ids else None
+            pending = KeysOfBatch.request(connection, keys)
+            begun = connection.execute(BEGIN, binary=True)
+        transaction, offset, now = begun.fetchone() or (0, 0, None)
+        rows = locked.fetchall() if locked else []
+        return cls(
+            connection,
+            mapper,
+            transaction,
+            (transaction + offset) << 16,
+            now,
+            _load(connection, cache, {id: version for id, version, _ in rows}),
+            {id: position for id, _, position in rows},
+            pending.read() if pending else KeysOfBatch(),
+        )
+
+    @property
+    def streams(self) -> dict[UUID, Stream]:
+        """The jobs of the batch that could be read."""
+        return {id: stream for id, stream in self._streams.items() if isinstance(stream, Stream)}
+
+    def job(self, id: UUID) -> Job:
+        stream = self._streams.get(id)
+        if stream is None:
+            raise unknown(id)
+        if isinstance(stream, Exception):
+            raise stream
+        return stream.job
+
+    def new_jobs(self, count: int) -> list[Job]:
+        jobs = [Job(id=id) for id in job_ids(count, self.now)]
+        self._streams.update((job.id, Stream(job)) for job in jobs)
+        return jobs
+
+    def ready(self, wanted: Ready, count: int) -> list[Job]:
+        values = {
+            "queues": list(wanted.queues),
+            "kinds": list(wanted.kinds) if wanted.kinds else None,
+            "count": count,
+            "taken": list(self._jobs.moved),
+        }
+        ids = [row[0] for row in self._connection.execute(READY, values)]
+        self._streams.update(_read(self._connection, ids))
+        return [stream.job for id in ids if isinstance(stream := self._streams[id], Stream)]
+
+    def record(self, job: Job, events: Sequence[Event], *, claim_id: str | None = None) -> int:
+        stream = self._streams[job.id]
+        assert isinstance(stream, Stream)
+        new = job.version == 0
+        for event in events:
+            evolve(job, event)
+            stored = self._mapper.to_stored_event(JobEvent(job.id, job.version, event))
+            stream.hash = self._events.add(stored, stream.hash, event.at)
+        if events:
+            self._positions[job.id] = self._base | len(self._events.ids)
+            self._jobs.follow(job, self._positions[job.id], new=new)
+        if not new and (events or job.held):
+            self._leases.follow(job, claim_id)
+        return self._positions[job.id]
+
+    def lease_expired(self, job: Job) -> bool:
+        if self._expired is None:
+            rows = self._connection.execute(STILL_EXPIRED, (list(self._streams),), binary=True)
+            self._expired = {row[0] for row in rows}
+        return job.id in self._expired
+
+    def answered(self, key: IdempotencyKey) -> Answered | None:
+        return self._keys.find(key)
+
+    def answer(self, key: IdempotencyKey, job_ids: Sequence[UUID], position: int) -> None:
+        self._keys.answer(key, job_ids, position)
+
+    def write(self) -> None:
+        """Send everything recorded, and commit, in one round trip."""
+        with self._connection.pipeline():
+            if self._events.ids:
+                self._events.insert(self._connection, self._base)
+                self._jobs.write(self._connection)
+            self._leases.write(self._connection, self.now)
+            self._keys.write(self._connection)
+            self._connection.execute("COMMIT")
+
+    def is_recorded(self, connection: Connection) -> bool:
+        """Whether the first event of the batch is in the log. Raises Conflicted when it is not."""
+        if not self._events.ids:
+            return True
+        place = (self._events.ids[0], self._events.versions[0])
+        row = connection.execute(RECORDED, place).fetchone()
+        if row is None or bytes(row[0]) != self._events.hashes[0]:
+            raise Conflicted
+        return True
+
+    def queues_with_work(self) -> set[str]:
+        """The queues of jobs that now wait and are due."""
+        jobs = self._jobs.jobs.values()
+        return {job.queue for job in jobs if job.status == "queued" and job.run_at <= self.now}
+
+
+def _load(connection: Connection, cache: StreamCache, versions: dict[UUID, int]) -> dict[UUID, Stream | Exception]:
+    """The streams of locked jobs: from memory where it is at the locked version, else from the log."""
+    streams: dict[UUID, Stream | Exception] = {}
+    for id, version in versions.items():
+        if (stream := cache.take(id, version)) is not None:
+            streams[id] = stream
+    if missing := [id for id in versions if id not in streams]:
+        streams.update(_read(connection, missing))
+    return streams
+
+
+def _read(connection: Connection, ids: list[UUID]) -> dict[UUID, Stream | Exception]:
+    """Fold streams from the log. One that cannot be read harms only its own job."""
+    streams: dict[UUID, Stream | Exception] = {id: Stream(Job(id=id)) for id in ids}
+    if not ids:
+        return streams
+    for id, hash, state in connection.execute(STREAMS, (ids,), binary=True):
+        stream = streams[id]
+        if isinstance(stream, Exception):
+            continue
+        try:
+            evolve(stream.job, decode(state))
+            stream.hash = hash
+        except MsgspecError:
+            version = stream.job.version + 1
+            log.exception("stream.unreadable", job_id=str(id), version=version)
+            streams[id] = UnreadableStream(f"event {version} of job {id} cannot be read by this release")
+    return streams
+
+
+def _translated(error: psycopg.Error) -> Exception:
+    """The driver's error in the application's words."""
+    if isinstance(error, psycopg.errors.UniqueViolation | psycopg.errors.TransactionRollback):
+        return Conflicted()
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        return BatchRefused(error.diag.message_primary or str(error))
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.errors.InvalidTransactionState):
+        log.warning("database.away", error=str(error))
+        return Unavailable()
+    return error
+
+
+def _payload(job: Job) -> int:
+    payloads = (job.input, *job.steps.values(), *job.handles.values())
+    return sum(len(bytes(payload)) for payload in payloads)

@@ -1,0 +1,113 @@
+"""The schema: numbered SQL files applied once, partitions made ahead, and positions kept rising after a restore."""
+
+from importlib.resources import files
+
+import psycopg
+import structlog
+from msgspec import Struct
+from psycopg import Connection
+
+from application.errors import ApplicationError
+from infrastructure.postgres.database import Database
+
+log = structlog.get_logger()
+MONTHS_AHEAD = 24
+PREPARE = """
+SET LOCAL lock_timeout = '60s';
+SET LOCAL client_min_messages = warning;
+SELECT pg_advisory_xact_lock(1785684588);  -- "jobl"
+CREATE TABLE IF NOT EXISTS migrations (
+  number integer PRIMARY KEY,
+  name text NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+)
+"""
+# A log that was restored into a new cluster has positions above those its transactions would make.
+RAISE_EPOCH = """
+UPDATE log_epoch
+SET epoch_offset = epoch_offset + highest - next + 1
+FROM (
+  SELECT (SELECT coalesce(max(notification_id), 0) >> 16 FROM events) AS highest,
+    pg_current_xact_id()::text::bigint + (SELECT epoch_offset FROM log_epoch) AS next
+) AS positions
+WHERE highest >= next
+RETURNING epoch_offset
+"""
+STATE = """
+SELECT (SELECT max(number) FROM migrations),
+  (SELECT coalesce(max(notification_id), 0) >> 16 FROM events) < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+    + (SELECT epoch_offset FROM log_epoch),
+  oldest.pid, oldest.seconds
+FROM (VALUES (1)) AS one
+LEFT JOIN LATERAL (
+  SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds
+  FROM pg_stat_activity
+  WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+  ORDER BY xact_start
+  LIMIT 1
+) AS oldest ON true
+"""
+
+
+class SchemaNotReady(ApplicationError):
+    """The database has no schema of ours, an older one, or one whose positions do not rise."""
+
+    code = "unavailable"
+
+
+class Health(Struct, frozen=True):
+    """What the database says of itself: the oldest open write transaction holds readers of the whole log back."""
+
+    schema_version: int | None
+    positions_rise: bool
+    oldest_writer_pid: int | None
+    oldest_writer_seconds: float | None
+
+
+class Migration(Struct, frozen=True):
+    number: int
+    name: str
+    sql: str
+
+
+def migrations() -> list[Migration]:
+    """The numbered SQL files, in order."""
+    found = [file for file in files(__package__).joinpath("migrations").iterdir() if file.name.endswith(".sql")]
+    ordered = sorted(found, key=lambda file: file.name)
+    return [Migration(int(file.name[:4]), file.name, file.read_text("utf-8")) for file in ordered]
+
+
+def migrate(database: Database) -> list[str]:
+    """Bring the schema up to date; returns the names of the migrations applied now.
+
+    All in one transaction under one advisory lock, so that of two servers starting at once one migrates and the other
+    finds it done. Needs the owner's rights. Raises Unavailable.
+    """
+    with database.connection() as connection, connection.transaction():
+        connection.execute(PREPARE)
+        applied = _apply_missing(connection)
+        connection.execute("SELECT add_event_partitions(%s)", (MONTHS_AHEAD,))
+        if raised := connection.execute(RAISE_EPOCH).fetchone():
+            log.warning("log.restored", epoch_offset=raised[0])
+    return applied
+
+
+def health(database: Database) -> Health:
+    """Ask the database how it is. Raises Unavailable, and SchemaNotReady when there is no schema."""
+    try:
+        with database.connection() as connection:
+            row = connection.execute(STATE, prepare=False).fetchone()
+    except psycopg.errors.UndefinedTable as error:
+        raise SchemaNotReady("the database has no jobledger schema; run `jobledger migrate`") from error
+    assert row is not None
+    return Health(*row)
+
+
+def _apply_missing(connection: Connection) -> list[str]:
+    done = {row[0] for row in connection.execute("SELECT number FROM migrations")}
+    missing = [migration for migration in migrations() if migration.number not in done]
+    for migration in missing:
+        connection.execute(migration.sql.encode())
+        connection.execute("INSERT INTO migrations (number, name) VALUES (%s, %s)", (migration.number, migration.name))
+        log.info("schema.migrated", migration=migration.name)
+    return [migration.name for migration in missing]

@@ -1,0 +1,164 @@
+"""The composition root: every real thing, named in the order it is built. Nothing else names infrastructure."""
+
+import asyncio
+import importlib
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from uuid import UUID
+
+from application.artifacts import Artifacts
+from application.claims import Claim, ClaimedJob, Claims
+from application.errors import ApplicationError
+from application.handlers import Handler, handler_for, registry
+from application.jobs import Jobs
+from application.language import LanguageModel
+from application.reports import AnyReport, Reported, Reports
+from application.rescue import Rescue
+from application.visualization import KIND, visualization_handler
+from application.worker import Worker
+from domain.events import Artifact
+from infrastructure.artifacts import ObjectArtifacts
+from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPostgres
+from infrastructure.language.offline import OfflineModel
+from infrastructure.logs import configure as configure_logs
+from infrastructure.postgres.database import Database
+from infrastructure.postgres.jobs import PostgresViews
+from infrastructure.postgres.leases import PostgresLeases
+from infrastructure.postgres.ledger import PostgresLedger
+from infrastructure.postgres.log import Log
+from infrastructure.postgres.notifications import Listener, Notifier
+from infrastructure.postgres.schema import health, migrate, migrations
+from infrastructure.wakeups import LocalWakeups
+from interfaces.http.health import Ready
+from interfaces.settings import Settings
+
+__all__ = [
+    "AlreadyRunning",
+    "EmbeddedFailed",
+    "EmbeddedPostgres",
+    "Service",
+    "configure_logs",
+    "embedded",
+    "migrate_database",
+]
+
+LONG_TRANSACTION = 30.0
+"""Seconds after which an open write transaction, which holds readers of the whole log back, is worth a warning."""
+
+
+class Service:
+    """jobledger in this process, over the database that the settings name. Build it in the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        assert settings.database_url is not None
+        dsn, prepare = settings.database_url.get_secret_value(), settings.prepare == "on"
+        self._settings = settings
+        self._log = Log(dsn, prepare=prepare)
+        self.wakeups = LocalWakeups()
+        self._notifier = Notifier(self._log.database)
+        listen = settings.listen_url.get_secret_value() if settings.listen_url else dsn
+        self._listener = Listener(Database(listen), self.wakeups.wake)
+        leases = PostgresLeases(self._log.database)
+        ledger = PostgresLedger(self._log, self._announce)
+        self.jobs = Jobs(ledger, PostgresViews(self._log))
+        self.reports = Reports(self.jobs, leases)
+        self.claims = Claims(ledger, leases, self.wakeups)
+        self.artifacts = Artifacts(ObjectArtifacts(settings.artifacts_place), self.reports)
+        self.rescue = Rescue(self.jobs, leases, time.monotonic)
+
+    def worker(self, grace: float) -> Worker:
+        """A worker of this process with a name of its own, for all kinds it has handlers for."""
+        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        return Worker(name, handlers(self._settings), _WorkerService(self), self.wakeups, grace=grace)
+
+    def readiness(self) -> Ready:
+        """Whether the database answers and its schema is ours. Blocks."""
+        try:
+            found = health(self._log.database)
+        except ApplicationError as error:
+            return Ready("not-ready", [str(error)], [])
+        needed = migrations()[-1].number
+        reasons = []
+        if found.schema_version is None or found.schema_version < needed:
+            reasons.append(f"the schema is at {found.schema_version}, not {needed}; run `jobledger migrate`")
+        if not found.positions_rise:
+            reasons.append("the log was restored into a new cluster; run `jobledger migrate` so that positions rise")
+        warnings = []
+        if found.oldest_writer_seconds is not None and found.oldest_writer_seconds > LONG_TRANSACTION:
+            warnings.append(
+                f"process {found.oldest_writer_pid} has had a write transaction open for "
+                f"{found.oldest_writer_seconds:.0f} s, which holds readers of the whole log back"
+            )
+        return Ready("not-ready" if reasons else "ready", reasons, warnings)
+
+    async def close(self) -> None:
+        """End what is under way, then the connections."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        for part in (self.claims, self.reports, self.jobs, self._notifier, self._listener):
+            part.close()
+        self._log.close()
+
+    def _announce(self, queues: set[str]) -> None:
+        self.wakeups.wake(queues)
+        self._notifier.announce(queues)
+
+
+class _WorkerService:
+    """The service as a worker in the same process sees it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def claim(self, claim: Claim) -> list[ClaimedJob]:
+        return await self._service.claims.claim(claim)
+
+    async def say(self, worker: str, report: AnyReport, trace: str | None = None) -> Reported:
+        return await self._service.reports.say(worker, report, trace)
+
+    async def save_artifact(
+        self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes, media_type: str
+    ) -> Artifact:
+        return await self._service.artifacts.save(worker, job_id, attempt, name, content, media_type)
+
+
+def handlers(settings: Settings) -> dict[str, Handler]:
+    """The built-in kinds, and those of the user's modules and of installed packages, which win."""
+    sys.path.append(str(Path.cwd()))
+    for module in settings.handler_modules:
+        importlib.import_module(module)
+    for entry_point in entry_points(group="jobledger.handlers"):
+        entry_point.load()
+    return {KIND: handler_for(KIND, visualization_handler(language_model(settings))), **registry}
+
+
+def language_model(settings: Settings) -> LanguageModel:
+    """OpenAI where there is a key, else the offline composer."""
+    if settings.openai_api_key is None:
+        return OfflineModel()
+    from infrastructure.language.openai import OpenAIModel  # its import takes most of a second
+
+    return OpenAIModel(settings.openai_api_key.get_secret_value(), settings.openai_base_url, settings.openai_model)
+
+
+def migrate_database(settings: Settings) -> list[str]:
+    """Bring the schema up to date with the owner's rights; the migrations applied. Raises Unavailable."""
+    owner = settings.migration_database_url or settings.database_url
+    assert owner is not None
+    database = Database(owner.get_secret_value())
+    try:
+        return migrate(database)
+    finally:
+        database.close()
+
+
+def embedded(data: Path, announce: Callable[[str], None]) -> EmbeddedPostgres:
+    """The PostgreSQL of a data folder, not started yet."""
+    return EmbeddedPostgres(data, announce)

@@ -1,0 +1,122 @@
+"""`jobledger`: the command line and its exit statuses: 0 done, 1 refused, 2 wrong usage, 3 service unreachable."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from pydantic import ValidationError
+
+from application.errors import ApplicationError, Unavailable
+from interfaces.settings import Settings, load
+
+DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    given = _parser().parse_args(arguments)
+    try:
+        settings = load({name: value for name, value in vars(given).items() if name.isupper()})
+    except ValidationError as error:
+        for wrong in error.errors():
+            print(f"jobledger: {wrong['loc'][0]}: {wrong['msg']}", file=sys.stderr)
+        sys.exit(USAGE)
+    command: Callable[[Settings, argparse.Namespace], int] = given.command
+    try:
+        sys.exit(command(settings, given))
+    except Unavailable as away:
+        print(f"jobledger: {away}", file=sys.stderr)
+        sys.exit(UNREACHABLE)
+    except ApplicationError as refused:
+        print(f"jobledger: {refused}", file=sys.stderr)
+        sys.exit(REFUSED)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jobledger", description="Event-sourced job orchestration on Postgres.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="run everything here, with a PostgreSQL of its own unless DATABASE_URL is set")
+    _serving(up)
+    up.add_argument("--workers", type=int, dest="JOBLEDGER_WORKERS", metavar="N", help="worker processes (1)")
+    up.set_defaults(command=_up)
+
+    api = commands.add_parser("api", help="serve HTTP over DATABASE_URL")
+    _serving(api)
+    api.add_argument("--fd", type=int, help=argparse.SUPPRESS)
+    api.set_defaults(command=_api)
+
+    worker = commands.add_parser("worker", help="run handlers over DATABASE_URL")
+    _data(worker)
+    worker.add_argument("--grace", type=float, default=20.0, metavar="S", help="seconds to end running jobs (20)")
+    worker.set_defaults(command=_worker)
+
+    migrate = commands.add_parser("migrate", help="bring the schema of DATABASE_URL up to date")
+    _data(migrate)
+    migrate.set_defaults(command=_migrate)
+
+    submit = commands.add_parser("submit", help="ask for a job")
+    submit.add_argument("kind", help="what kind of job, such as visualization")
+    submit.add_argument("input", help="a file: text for a visualization, else JSON; - reads standard input")
+    submit.add_argument("--follow", action="store_true", help="wait for the job and show its progress")
+    submit.add_argument("--json", action="store_true", help="print the job as JSON")
+    submit.add_argument("--queue", default=None, help="the queue (default)")
+    submit.add_argument("--priority", type=int, default=None, help="-100..100, higher goes first (0)")
+    submit.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help="the service (http://127.0.0.1:8000)")
+    submit.set_defaults(command=_submit)
+
+    shown = commands.add_parser("version", help="print the version")
+    shown.set_defaults(command=_version)
+    return parser
+
+
+def _serving(parser: argparse.ArgumentParser) -> None:
+    _data(parser)
+    parser.add_argument("--host", dest="JOBLEDGER_HOST", metavar="HOST", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", dest="JOBLEDGER_PORT", metavar="PORT", help="port; 0 picks a free one (8000)")
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", dest="JOBLEDGER_DATA", metavar="FOLDER", help="where everything is kept")
+
+
+def _up(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.up import up
+
+    return up(settings)
+
+
+def _api(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.serve import api
+
+    return api(settings, given.fd)
+
+
+def _worker(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.serve import worker
+
+    return worker(settings, given.grace)
+
+
+def _migrate(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.serve import migrate
+
+    return migrate(settings)
+
+
+def _submit(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.submit import submit
+
+    return submit(settings, given)
+
+
+def _version(settings: Settings, given: argparse.Namespace) -> int:
+    print(f"jobledger {version('jobledger')}")
+    return DONE
+
+
+if __name__ == "__main__":
+    main()

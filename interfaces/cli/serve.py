@@ -1,0 +1,193 @@
+"""The roles that run apart: `jobledger api`, `worker`, and `migrate`."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import structlog
+import uvicorn
+import uvloop
+
+from application.errors import Unavailable
+from interfaces.bootstrap import Service, configure_logs, migrate_database
+from interfaces.http.app import create_app
+from interfaces.http.guard import LOOPBACK
+from interfaces.settings import Settings
+
+log = structlog.get_logger()
+LIFELINE = "JOBLEDGER_LIFELINE"
+"""Set by `jobledger up` for its children: standard input is a pipe that ends when their parent does."""
+DATABASE_PATIENCE = 60.0
+SHUTDOWN_SECONDS = 10
+
+
+def api(settings: Settings, fd: int | None) -> int:
+    """Serve HTTP until told to stop. `fd` is a listening socket to take over, if there is one."""
+    if refusal := _refusal(settings):
+        print(f"jobledger: {refusal}", file=sys.stderr)
+        return 2
+    configure_logs(settings.log)
+    try:
+        listening = socket.socket(fileno=fd) if fd is not None else bind(settings)
+    except OSError as error:
+        print(f"jobledger: cannot listen on {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
+        return 1
+    _migrate_patiently(settings)
+    uvloop.run(_serve(settings, listening, announce=fd is None))
+    return 0
+
+
+def worker(settings: Settings, grace: float) -> int:
+    """Run handlers until told to stop."""
+    if settings.database_url is None:
+        print("jobledger: DATABASE_URL is not set; `jobledger up` runs a worker with a database", file=sys.stderr)
+        return 2
+    configure_logs(settings.log)
+    _migrate_patiently(settings)
+    uvloop.run(_work(settings, grace))
+    return 0
+
+
+def migrate(settings: Settings) -> int:
+    """Apply what is missing, and say what that was."""
+    if settings.database_url is None and settings.migration_database_url is None:
+        print("jobledger: DATABASE_URL is not set; `jobledger up` migrates its own database", file=sys.stderr)
+        return 2
+    configure_logs(settings.log)
+    applied = migrate_database(settings)
+    print("\n".join(f"applied {name}" for name in applied) or "the schema is up to date")
+    return 0
+
+
+def bind(settings: Settings) -> socket.socket:
+    """A listening socket. Raises OSError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+        listening.listen(2048)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def address(listening: socket.socket) -> str:
+    """Where a socket listens, as a URL."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def open_mode_refusal(host: str) -> str | None:
+    """Why the service may not listen on `host` while it has no keys; None on loopback."""
+    if host in LOOPBACK or host.startswith("127."):
+        return None
+    return (
+        f"{host} is not loopback, and without keys anybody there could drive the service; listen on 127.0.0.1 "
+        "(this release has no keys yet)"
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without signal handlers of its own, telling when it listens."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._started = started
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._started()
+
+
+async def _serve(settings: Settings, listening: socket.socket, *, announce: bool) -> None:
+    service = Service(settings)
+    rescue = asyncio.create_task(service.rescue.run())
+    config = uvicorn.Config(
+        create_app(service),
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+    def started() -> None:
+        if announce:
+            print(f"jobledger listening on {address(listening)}", flush=True)
+
+    server = _Server(config, started)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    with _told_to(stop):
+        await server.serve(sockets=[listening])
+    rescue.cancel()
+    await service.close()
+
+
+async def _work(settings: Settings, grace: float) -> None:
+    service = Service(settings)
+    rescue = asyncio.create_task(service.rescue.run())
+    work = service.worker(grace)
+    with _told_to(work.stop):
+        await work.run()
+    rescue.cancel()
+    await service.close()
+
+
+@contextmanager
+def _told_to(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` for SIGTERM and SIGINT, and when the parent that holds our lifeline is gone."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    if LIFELINE in os.environ:
+        descriptor = sys.stdin.fileno()
+        loop.add_reader(descriptor, _lifeline, descriptor, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        if LIFELINE in os.environ:
+            loop.remove_reader(sys.stdin.fileno())
+
+
+def _lifeline(descriptor: int, stop: Callable[[], None]) -> None:
+    if not os.read(descriptor, 1):
+        asyncio.get_running_loop().remove_reader(descriptor)
+        stop()
+
+
+def _refusal(settings: Settings) -> str | None:
+    if settings.database_url is None:
+        return "DATABASE_URL is not set; `jobledger up` serves with a database of its own"
+    return open_mode_refusal(settings.host)
+
+
+def _migrate_patiently(settings: Settings) -> None:
+    """Migrate, waiting a while for a database that is still starting. Raises Unavailable."""
+    until = time.monotonic() + DATABASE_PATIENCE
+    while True:
+        try:
+            migrate_database(settings)
+        except Unavailable as away:
+            if time.monotonic() > until:
+                raise
+            log.warning("database.awaited", reason=str(away))
+            with suppress(InterruptedError):
+                time.sleep(1)
+        else:
+            return

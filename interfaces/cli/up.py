@@ -1,0 +1,221 @@
+"""`jobledger up`: a database, the API and workers on this machine, each started again when it dies."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+import structlog
+from pydantic import SecretStr
+
+from interfaces.bootstrap import (
+    AlreadyRunning,
+    EmbeddedFailed,
+    EmbeddedPostgres,
+    configure_logs,
+    embedded,
+    migrate_database,
+)
+from interfaces.cli.examples import example
+from interfaces.cli.serve import LIFELINE, address, bind, open_mode_refusal
+from interfaces.settings import Settings
+
+log = structlog.get_logger()
+GRACE = 20.0
+"""Seconds that running jobs are given when everything stops."""
+LONGEST_STOP = GRACE + 20
+RESTART_SECONDS = 1.0
+LOOK_SECONDS = 0.2
+
+
+def up(settings: Settings) -> int:
+    """Run everything until Ctrl-C or SIGTERM, then drain it and stop it in order."""
+    if refusal := open_mode_refusal(settings.host):
+        print(f"jobledger: {refusal}", file=sys.stderr)
+        return 2
+    configure_logs(settings.log)
+    try:
+        listening = bind(settings)
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        print(f"jobledger: cannot listen on {where}: {error.strerror}; choose another --port", file=sys.stderr)
+        return 1
+    server = embedded(settings.data, _say) if settings.database_url is None else None
+    try:
+        with _stop_signals() as stopping:
+            _run(settings, server, listening, stopping)
+    except (AlreadyRunning, EmbeddedFailed) as failed:
+        advice = "; stop it, or choose another folder with --data" if isinstance(failed, AlreadyRunning) else ""
+        print(f"jobledger: {failed}{advice}", file=sys.stderr)
+        return 1
+    finally:
+        if server:
+            server.stop()
+    return 0
+
+
+def _run(
+    settings: Settings, server: EmbeddedPostgres | None, listening: socket.socket, stopping: threading.Event
+) -> None:
+    """Keep the children running, over a database that is kept running too, until told to stop."""
+    welcomed = False
+    while not stopping.is_set():
+        here = _with_database(settings, server)
+        migrate_database(here)
+        children = _children(here, listening)
+        try:
+            while not stopping.wait(LOOK_SECONDS) and (server is None or server.alive):
+                for child in children:
+                    child.look()
+                if not welcomed and _ready(listening):
+                    welcomed = True
+                    _welcome(here, listening)
+        finally:
+            _stop(children)
+        if server is not None and not stopping.is_set():
+            log.error("postgres.died", advice="starting it again")
+            server.stop()
+
+
+def _with_database(settings: Settings, server: EmbeddedPostgres | None) -> Settings:
+    """The settings with the address of the running database in them."""
+    if server is None:
+        return settings
+    return settings.model_copy(update={"database_url": SecretStr(server.start()), "migration_database_url": None})
+
+
+class _Child:
+    """A role in a process of its own, started again when it ends. It stops by itself when this process dies."""
+
+    def __init__(self, arguments: list[str], settings: Settings, fd: int | None = None) -> None:
+        self._name = arguments[0]
+        self._command = [sys.executable, "-P", "-m", "interfaces.cli.main", *arguments]
+        self._environment = {**os.environ, **_environment(settings), LIFELINE: "1"}
+        self._fds = () if fd is None else (fd,)
+        self._start_again_at = 0.0
+        self.process: subprocess.Popen[bytes] = self._start()
+
+    def look(self) -> None:
+        """Start the process again, after a moment, when it has ended."""
+        if self.process.poll() is None:
+            return
+        now = time.monotonic()
+        if not self._start_again_at:
+            log.error("process.died", role=self._name, exit_status=self.process.returncode)
+            self._start_again_at = now + RESTART_SECONDS
+        elif now >= self._start_again_at:
+            self._start_again_at = 0.0
+            self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            pass_fds=self._fds,
+            start_new_session=True,  # Ctrl-C in the terminal is ours to pass on, in order
+        )
+
+
+def _children(settings: Settings, listening: socket.socket) -> list[_Child]:
+    api = _Child(["api", "--fd", str(listening.fileno())], settings, listening.fileno())
+    return [api, *(_Child(["worker", "--grace", str(GRACE)], settings) for _ in range(settings.workers))]
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What the children need to know that may have come from flags or from the embedded server."""
+    assert settings.database_url is not None
+    environment = {
+        "DATABASE_URL": settings.database_url.get_secret_value(),
+        "JOBLEDGER_DATA": str(settings.data),
+        "JOBLEDGER_HOST": settings.host,
+    }
+    if settings.migration_database_url is not None:
+        environment["MIGRATION_DATABASE_URL"] = settings.migration_database_url.get_secret_value()
+    return environment
+
+
+def _stop(children: list[_Child]) -> None:
+    """Ask the children to end, and wait; what does not end in time is killed."""
+    for child in children:
+        child.process.terminate()
+    until = time.monotonic() + LONGEST_STOP
+    for child in children:
+        with suppress(subprocess.TimeoutExpired):
+            child.process.wait(max(until - time.monotonic(), 0.1))
+        if child.process.poll() is None:
+            child.process.kill()
+            child.process.wait()
+        if child.process.stdin:
+            child.process.stdin.close()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; a second one, for the impatient, interrupts."""
+    stopping = threading.Event()
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ready(listening: socket.socket) -> bool:
+    """Whether the API answers that it is ready."""
+    host, port = listening.getsockname()[:2]
+    connection = http.client.HTTPConnection(host, port, timeout=1)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _welcome(settings: Settings, listening: socket.socket) -> None:
+    url = address(listening)
+    submit = f"jobledger submit visualization {example('question.txt')} --follow"
+    if url != "http://127.0.0.1:8000":
+        submit += f" --url {url}"
+    provider = "openai" if settings.openai_api_key else "offline (set OPENAI_API_KEY for OpenAI)"
+    print(f"jobledger listening on {url}", flush=True)
+    print(
+        f"""
+  Everything is kept in  {settings.data}
+  Language model         {provider}
+  Open mode              no keys: answers on loopback only
+
+  Try next, in another terminal:
+
+    {submit}
+
+    curl -s {url}/v1/jobs -H 'Content-Type: application/json' \\
+      -d '{{"kind": "visualization", "input": {{"question": "What is 15 % of 80?"}}}}'
+    curl -s {url}/v1/jobs
+    curl -s {url}/v1/jobs/<id>/events
+
+  The API is described at {url}/schema/openapi.json
+  Ctrl-C lets running jobs end and stops everything; kill it any other way and nothing is lost either.
+""",
+        flush=True,
+    )
+
+
+def _say(line: str) -> None:
+    print(f"jobledger: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,46 @@
+"""The HTTP application: its routes, and how errors leave it."""
+
+from typing import Any
+
+from litestar import Litestar
+from litestar.datastructures import State
+
+from interfaces.http.artifacts import get_artifact, list_artifacts
+from interfaces.http.guard import only_from_loopback
+from interfaces.http.health import explain_problem, live, ready
+from interfaces.http.jobs import cancel_job, create_job, create_jobs, get_events, get_job, list_jobs, retry_job
+from interfaces.http.openapi import get_description
+from interfaces.http.problems import answer_problem
+from interfaces.http.visualizations import create_visualization, get_page, get_visualization
+from interfaces.http.workers import claim_jobs, report
+
+
+def create_app(service: Any) -> Litestar:
+    """The application over a `interfaces.bootstrap.Service`."""
+    return Litestar(
+        route_handlers=[
+            create_job,
+            create_jobs,
+            list_jobs,
+            get_job,
+            get_events,
+            cancel_job,
+            retry_job,
+            list_artifacts,
+            get_artifact,
+            claim_jobs,
+            report,
+            create_visualization,
+            get_visualization,
+            get_page,
+            live,
+            ready,
+            explain_problem,
+            get_description,
+        ],
+        state=State({"service": service}),
+        exception_handlers={Exception: answer_problem},
+        middleware=[only_from_loopback],
+        openapi_config=None,
+        logging_config=None,
+    )

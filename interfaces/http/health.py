@@ -1,0 +1,54 @@
+"""Whether this server lives, and whether it can serve; and the pages that explain problems."""
+
+import asyncio
+import html
+from collections.abc import Callable
+from typing import Any, Literal
+
+from litestar import MediaType, Request, Response, get
+from msgspec import Struct
+from msgspec.json import encode
+
+from application.errors import NotFound
+from interfaces.http.jobs import JSON
+from interfaces.http.problems import KINDS
+
+
+class Live(Struct, frozen=True):
+    status: Literal["live"] = "live"
+
+
+class Ready(Struct, frozen=True):
+    """`reasons` say why not; `warnings` name what an operator should look at while it still serves."""
+
+    status: Literal["ready", "not-ready"]
+    reasons: list[str]
+    warnings: list[str]
+
+
+Check = Callable[[], Ready]
+
+
+@get("/livez")
+async def live() -> Response[bytes]:
+    return Response(encode(Live()), media_type=JSON)
+
+
+@get("/readyz")
+async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
+    check: Check = request.app.state.service.readiness
+    answer = await asyncio.to_thread(check)
+    return Response(encode(answer), status_code=200 if answer.status == "ready" else 503, media_type=JSON)
+
+
+@get("/problems/{code:str}", media_type=MediaType.HTML)
+async def explain_problem(code: str) -> str:
+    """The page that a problem's `type` points to."""
+    kind = KINDS.get(code)
+    if kind is None:
+        raise NotFound(f"there is no problem {code!r}")
+    title = html.escape(kind.title)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<h1>{title}</h1><p><code>{code}</code>, HTTP {kind.status}</p><p>{html.escape(kind.advice)}</p></html>"
+    )

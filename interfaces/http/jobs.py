@@ -1,0 +1,234 @@
+"""Jobs over HTTP: asking for them, changing their course, and looking at them."""
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+from uuid import UUID
+
+from litestar import Request, Response, get, post
+from msgspec import Meta, MsgspecError, Raw, Struct
+from msgspec.json import decode, encode
+
+from application.errors import FieldError, Invalid, TooLarge
+from application.jobs import (
+    Accepted,
+    Cancel,
+    EventView,
+    Filter,
+    Jobs,
+    JobView,
+    Moment,
+    Name,
+    NewJob,
+    Reason,
+    Requeue,
+    Sort,
+)
+from application.payload import check_size
+from interfaces.http.problems import field_error
+from interfaces.http.requests import BODY, LARGE_BODY, asked, job_id, json_body, query, raw_body, versions
+
+MOST_IN_BATCH = 10_000
+JSON = "application/json"
+
+
+class NewJobs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Jobs to create, all or none."""
+
+    jobs: Annotated[list[NewJob], Meta(min_length=1, max_length=MOST_IN_BATCH)]
+
+
+class _RawJobs(Struct, frozen=True, forbid_unknown_fields=True):
+    jobs: Annotated[list[Raw], Meta(min_length=1, max_length=MOST_IN_BATCH)]
+
+
+class CreatedJobs(Struct, frozen=True):
+    """The ids of the new jobs, in the order they were sent, and the position of the last one's creation."""
+
+    ids: list[UUID]
+    position: str
+
+
+class Cancellation(Struct, frozen=True, forbid_unknown_fields=True):
+    reason: Reason
+
+
+class RetryRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`afresh` forgets the recorded steps; else the next attempt goes on from them."""
+
+    reason: Reason
+    afresh: bool = False
+
+
+class JobPage(Struct, frozen=True):
+    """`next` is what to pass as `cursor` for the jobs that follow; null at the end."""
+
+    items: list[JobView]
+    next: str | None
+
+
+class EventPage(Struct, frozen=True):
+    """`next` is what to pass as `after_version` for the events that follow; null at the end."""
+
+    items: list[EventView]
+    next: int | None
+
+
+class JobsQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    status: list[Literal["queued", "running", "cancelling", "completed", "failed", "cancelled", "scheduled"]] = []
+    kind: list[Name] = []
+    queue: list[Name] = []
+    label: list[Annotated[str, Meta(pattern="^[^:]+:")]] = []
+    worker: list[Name] = []
+    created_after: Moment | None = None
+    created_before: Moment | None = None
+    sort: Sort = "-created_at"
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+    cursor: str | None = None
+
+    def filter(self) -> Filter:
+        return Filter(
+            status=tuple(self.status),
+            kind=tuple(self.kind),
+            queue=tuple(self.queue),
+            label=tuple((label.partition(":")[0], label.partition(":")[2]) for label in self.label),
+            worker=tuple(self.worker),
+            created_after=self.created_after,
+            created_before=self.created_before,
+        )
+
+
+class EventsQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    after_version: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+
+
+class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+@post("/v1/jobs", request_max_body_size=BODY)
+async def create_job(request: Request[Any, Any, Any]) -> Response[bytes]:
+    query(request, NoQuery)
+    body = await raw_body(request)
+    try:
+        new = decode(body, type=NewJob)
+    except MsgspecError as error:
+        raise Invalid(field_error(error)) from error
+    _check(new)
+    accepted = await _jobs(request).create([new], asked(request, body))
+    return await answer_job(request, accepted)
+
+
+@post("/v1/jobs/batch", request_max_body_size=LARGE_BODY)
+async def create_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
+    query(request, NoQuery)
+    body = await raw_body(request)
+    accepted = await _jobs(request).create(_new_jobs(body), asked(request, body))
+    created = CreatedJobs(list(accepted.job_ids), str(accepted.position))
+    return Response(encode(created), status_code=202, media_type=JSON, headers=_replayed(accepted))
+
+
+@get("/v1/jobs")
+async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
+    wanted = query(request, JobsQuery)
+    items, following = await _jobs(request).page(wanted.filter(), wanted.sort, wanted.limit, wanted.cursor)
+    headers = {}
+    if following is not None:
+        kept = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+        headers["Link"] = f'</v1/jobs?{urlencode([*kept, ("cursor", following)])}>; rel="next"'
+    return Response(encode(JobPage(items, following)), media_type=JSON, headers=headers)
+
+
+@get("/v1/jobs/{job_id:str}")
+async def get_job(request: Request[Any, Any, Any]) -> Response[bytes]:
+    query(request, NoQuery)
+    view = await _jobs(request).get(job_id(request))
+    if _matches(request.headers.get("if-none-match"), view.version):
+        return Response(b"", status_code=304, media_type=JSON, headers={"ETag": f'"{view.version}"'})
+    return Response(encode(view), media_type=JSON, headers={"ETag": f'"{view.version}"'})
+
+
+@get("/v1/jobs/{job_id:str}/events")
+async def get_events(request: Request[Any, Any, Any]) -> Response[bytes]:
+    wanted = query(request, EventsQuery)
+    items = await _jobs(request).events(job_id(request), wanted.after_version, wanted.limit + 1)
+    more = len(items) > wanted.limit
+    page = EventPage(items[: wanted.limit], items[wanted.limit - 1].version if more else None)
+    return Response(encode(page), media_type=JSON)
+
+
+@post("/v1/jobs/{job_id:str}/cancellations", request_max_body_size=BODY)
+async def cancel_job(request: Request[Any, Any, Any]) -> Response[bytes]:
+    query(request, NoQuery)
+    id, wanted = job_id(request), await json_body(request, Cancellation)
+    command = Cancel(
+        job_id=id, reason=wanted.reason, asked=asked(request), if_match=versions(request.headers.get("if-match"))
+    )
+    return await answer_job(request, await _jobs(request).execute(command))
+
+
+@post("/v1/jobs/{job_id:str}/retries", request_max_body_size=BODY)
+async def retry_job(request: Request[Any, Any, Any]) -> Response[bytes]:
+    query(request, NoQuery)
+    id, wanted = job_id(request), await json_body(request, RetryRequest)
+    command = Requeue(
+        job_id=id,
+        reason=wanted.reason,
+        afresh=wanted.afresh,
+        asked=asked(request, await request.body()),
+        if_match=versions(request.headers.get("if-match")),
+    )
+    return await answer_job(request, await _jobs(request).execute(command))
+
+
+async def answer_job(request: Request[Any, Any, Any], accepted: Accepted) -> Response[bytes]:
+    """202 with the job that a command created or moved, at its present version when the command is a repeat."""
+    view = accepted.view or await _jobs(request).get(accepted.job_ids[0])
+    headers = {"Location": view.links.self, "ETag": f'"{view.version}"', **_replayed(accepted)}
+    return Response(encode(view), status_code=202, media_type=JSON, headers=headers)
+
+
+def _jobs(request: Request[Any, Any, Any]) -> Jobs:
+    jobs: Jobs = request.app.state.service.jobs
+    return jobs
+
+
+def _replayed(accepted: Accepted) -> dict[str, str]:
+    return {"Idempotency-Replayed": "true"} if accepted.replayed else {}
+
+
+def _matches(if_none_match: str | None, version: int) -> bool:
+    if if_none_match is None:
+        return False
+    return if_none_match.strip() == "*" or version in (versions(if_none_match) or ())
+
+
+def _check(new: NewJob, within: str = "") -> None:
+    """Raises TooLarge for too much input, and Invalid for a moment outside the calendar."""
+    check_size(bytes(new.input), f"{within}input")
+    if new.run_at is not None and not 1970 < new.run_at.year < 9999:
+        raise Invalid(FieldError(f"{within}run_at", "must lie between the years 1971 and 9998"))
+
+
+def _new_jobs(body: bytes) -> list[NewJob]:
+    """The jobs of a batch. Raises Invalid with the errors of every job that is at fault."""
+    try:
+        raw = decode(body, type=_RawJobs).jobs
+    except MsgspecError as error:
+        raise Invalid(field_error(error)) from error
+    jobs: list[NewJob] = []
+    errors: list[FieldError] = []
+    for n, one in enumerate(raw):
+        within = f"jobs[{n}]"
+        try:
+            jobs.append(decode(one, type=NewJob))
+            _check(jobs[-1], f"{within}.")
+        except MsgspecError as error:
+            errors.append(field_error(error, within))
+        except TooLarge as error:
+            errors.append(FieldError(f"{within}.input", str(error)))
+        except Invalid as error:
+            errors.extend(error.errors)
+    if errors:
+        raise Invalid(*errors, detail=f"{len(errors)} of {len(raw)} jobs are at fault; none was created")
+    return jobs

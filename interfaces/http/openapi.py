@@ -1,0 +1,352 @@
+"""The OpenAPI 3.1 description, made from the very types that requests are read as and answers are written from."""
+
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from litestar import Response, get
+from msgspec import Struct
+from msgspec.json import encode, schema_components
+
+from application.claims import Claim
+from application.jobs import JobView, NewJob
+from application.language import Question
+from interfaces.http.artifacts import ArtifactPage
+from interfaces.http.health import Live, Ready
+from interfaces.http.jobs import (
+    Cancellation,
+    CreatedJobs,
+    EventPage,
+    EventsQuery,
+    JobPage,
+    JobsQuery,
+    NewJobs,
+    RetryRequest,
+)
+from interfaces.http.problems import KINDS, PROBLEM_JSON, Problem
+from interfaces.http.visualizations import VisualizationView
+from interfaces.http.workers import ClaimedJobs, ReportResults, ReportsRequest
+
+Json = dict[str, Any]
+REF = "#/components/schemas/{name}"
+ID = "01a20032-d14b-79ae-8f97-c9b5fd507266"
+
+
+class Answer(Struct, frozen=True):
+    """A response that is no problem."""
+
+    status: int
+    description: str
+    body: type | None = None
+    media_type: str = "application/json"
+    headers: tuple[str, ...] = ()
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One call of the contract."""
+
+    method: str
+    path: str
+    id: str
+    summary: str
+    tag: str
+    answers: tuple[Answer, ...]
+    problems: tuple[str, ...] = ()
+    query: type | None = None
+    body: type | None = None
+    example: Any = None
+    request_headers: tuple[str, ...] = ()
+    upload: bool = False
+
+
+HEADERS: dict[str, Json] = {
+    "ETag": {"description": 'The version of the job, quoted: "3"', "schema": {"type": "string"}},
+    "Location": {"description": "Where the job is", "schema": {"type": "string"}},
+    "Link": {"description": 'The next page, rel="next"', "schema": {"type": "string"}},
+    "Idempotency-Replayed": {
+        "description": "true when the key was used before and this is the job of that time",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Content-Range": {"description": "Which bytes these are", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
+}
+REQUEST_HEADERS: dict[str, Json] = {
+    "Idempotency-Key": {
+        "description": "A name for this request, kept for 24 hours: sent again, it is answered with the same jobs.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    },
+    "If-Match": {"description": 'Act only on this version of the job: "3"', "schema": {"type": "string"}},
+    "If-None-Match": {"description": 'Answer 304 for this version: "3"', "schema": {"type": "string"}},
+    "Range": {"description": "Which bytes to send: bytes=0-999", "schema": {"type": "string"}},
+}
+READS = ("invalid", "not-found", "unavailable", "internal")
+WRITES = ("invalid", "too-large", "unsupported-media-type", "unavailable", "internal")
+ACCEPTED = Answer(202, "The job", JobView, headers=("ETag", "Location", "Idempotency-Replayed"))
+OPERATIONS = (
+    Operation(
+        method="post",
+        path="/v1/jobs",
+        id="create_job",
+        summary="Create a job",
+        tag="jobs",
+        body=NewJob,
+        example={"kind": "visualization", "input": {"question": "What is 15 % of 80?"}},
+        request_headers=("Idempotency-Key",),
+        answers=(ACCEPTED,),
+        problems=(*WRITES, "idempotency-mismatch"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/jobs/batch",
+        id="create_jobs",
+        summary="Create many jobs, all or none",
+        tag="jobs",
+        body=NewJobs,
+        example={"jobs": [{"kind": "resize", "input": {"image": 1}}, {"kind": "resize", "input": {"image": 2}}]},
+        request_headers=("Idempotency-Key",),
+        answers=(Answer(202, "The new jobs' ids", CreatedJobs, headers=("Idempotency-Replayed",)),),
+        problems=(*WRITES, "idempotency-mismatch"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs",
+        id="list_jobs",
+        summary="List jobs",
+        tag="jobs",
+        query=JobsQuery,
+        answers=(Answer(200, "A page of jobs", JobPage, headers=("Link",)),),
+        problems=("invalid", "unavailable", "internal"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}",
+        id="get_job",
+        summary="A job as it is now",
+        tag="jobs",
+        request_headers=("If-None-Match",),
+        answers=(
+            Answer(200, "The job", JobView, headers=("ETag",)),
+            Answer(304, "The job is still at that version", headers=("ETag",)),
+        ),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}/events",
+        id="list_events",
+        summary="A job's history",
+        tag="jobs",
+        query=EventsQuery,
+        answers=(Answer(200, "A page of events", EventPage),),
+        problems=READS,
+    ),
+    Operation(
+        method="post",
+        path="/v1/jobs/{job_id}/cancellations",
+        id="cancel_job",
+        summary="Cancel a job: at once when it is queued, by its worker when it runs",
+        tag="jobs",
+        body=Cancellation,
+        example={"reason": "no longer needed"},
+        request_headers=("If-Match",),
+        answers=(ACCEPTED,),
+        problems=(*WRITES, "not-found", "job-finished", "precondition-failed"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/jobs/{job_id}/retries",
+        id="retry_job",
+        summary="Send a finished job round again",
+        tag="jobs",
+        body=RetryRequest,
+        example={"reason": "the renderer is mended"},
+        request_headers=("If-Match", "Idempotency-Key"),
+        answers=(ACCEPTED,),
+        problems=(*WRITES, "not-found", "conflict", "precondition-failed", "idempotency-mismatch"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}/artifacts",
+        id="list_artifacts",
+        summary="The files a job made",
+        tag="jobs",
+        answers=(Answer(200, "The files", ArtifactPage),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}/artifacts/{name}",
+        id="get_artifact",
+        summary="A file's content",
+        tag="jobs",
+        request_headers=("Range", "If-None-Match"),
+        answers=(
+            Answer(200, "The content", media_type="*/*", headers=("ETag",)),
+            Answer(206, "A part of it", media_type="*/*", headers=("ETag", "Content-Range")),
+            Answer(304, "The caller has it", headers=("ETag",)),
+        ),
+        problems=(*READS, "range-not-satisfiable"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/claims",
+        id="claim_jobs",
+        summary="Claim queued jobs",
+        tag="workers",
+        body=Claim,
+        example={"worker": "w1", "queues": ["default"], "max": 10, "wait": 20},
+        answers=(Answer(200, "The claimed jobs, none when there is no work", ClaimedJobs),),
+        problems=WRITES,
+    ),
+    Operation(
+        method="post",
+        path="/v1/reports",
+        id="report",
+        summary="Report on claimed jobs, each on its own merits",
+        tag="workers",
+        body=ReportsRequest,
+        example={
+            "worker": "w1",
+            "reports": [{"job_id": ID, "attempt": 1, "type": "completed", "result": {"answer": 42}}],
+        },
+        answers=(Answer(200, "An answer for each report, in order", ReportResults),),
+        problems=WRITES,
+    ),
+    Operation(
+        method="post",
+        path="/v1/visualizations",
+        id="create_visualization",
+        summary="Turn a question into a page",
+        tag="visualizations",
+        body=Question,
+        example={"question": "A train travels 180 km in 2 hours. What is its average speed?"},
+        request_headers=("Idempotency-Key",),
+        answers=(ACCEPTED,),
+        problems=(*WRITES, "idempotency-mismatch"),
+        upload=True,
+    ),
+    Operation(
+        method="get",
+        path="/v1/visualizations/{job_id}",
+        id="get_visualization",
+        summary="A visualization, with what is recorded so far",
+        tag="visualizations",
+        answers=(Answer(200, "The visualization", VisualizationView, headers=("ETag",)),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/visualizations/{job_id}/html",
+        id="get_visualization_page",
+        summary="The page",
+        tag="visualizations",
+        request_headers=("Range", "If-None-Match"),
+        answers=(
+            Answer(200, "The page", media_type="text/html", headers=("ETag",)),
+            Answer(206, "A part of it", media_type="text/html", headers=("ETag", "Content-Range")),
+            Answer(304, "The caller has it", headers=("ETag",)),
+        ),
+        problems=(*READS, "range-not-satisfiable"),
+    ),
+    Operation(
+        method="get",
+        path="/livez",
+        id="live",
+        summary="Whether this process answers",
+        tag="health",
+        answers=(Answer(200, "It does", Live),),
+    ),
+    Operation(
+        method="get",
+        path="/readyz",
+        id="ready",
+        summary="Whether this server can serve, and if not, why",
+        tag="health",
+        answers=(Answer(200, "It can", Ready), Answer(503, "It cannot", Ready)),
+    ),
+)
+
+
+def describe() -> Json:
+    """The whole description, as JSON."""
+    types = {Problem} | {t for o in OPERATIONS for t in (o.body, o.query, *(a.body for a in o.answers)) if t}
+    ordered = sorted(types, key=lambda t: t.__name__)
+    schemas, components = schema_components(ordered, ref_template=REF)
+    refs = dict(zip(ordered, schemas, strict=True))
+    paths: dict[str, Json] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, refs, components)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "jobledger",
+            "version": version("jobledger"),
+            "description": "Event-sourced job orchestration. Times are RFC 3339 in UTC, durations seconds, ids UUIDv7.",
+        },
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+@get("/schema/openapi.json")
+async def get_description() -> Response[bytes]:
+    return Response(encode(describe()), media_type="application/vnd.oai.openapi+json;version=3.1")
+
+
+def _operation(operation: Operation, refs: dict[type, Json], components: Json) -> Json:
+    described: Json = {
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "parameters": _parameters(operation, components),
+        "responses": {**_problems(operation), **{str(a.status): _answer(a, refs) for a in operation.answers}},
+    }
+    if operation.body is not None:
+        content: Json = {"application/json": {"schema": refs[operation.body], "example": operation.example}}
+        if operation.upload:
+            file = {"type": "string", "contentMediaType": "text/plain", "description": ".txt or .md, in UTF-8"}
+            form = {"type": "object", "properties": {"file": file}, "required": ["file"], "additionalProperties": False}
+            content["multipart/form-data"] = {"schema": form}
+        described["requestBody"] = {"required": True, "content": content}
+    return described
+
+
+def _parameters(operation: Operation, components: Json) -> list[Json]:
+    parameters: list[Json] = []
+    if "{job_id}" in operation.path:
+        schema: Json = {"type": "string", "format": "uuid"}
+        parameters.append({"name": "job_id", "in": "path", "required": True, "schema": schema, "example": ID})
+    if "{name}" in operation.path:
+        schema = {"type": "string", "minLength": 1, "maxLength": 255}
+        parameters.append({"name": "name", "in": "path", "required": True, "schema": schema, "example": "page.html"})
+    if operation.query is not None:
+        properties = components[operation.query.__name__]["properties"]
+        for field in msgspec.structs.fields(operation.query):
+            parameters.append({"name": field.name, "in": "query", "required": False, "schema": properties[field.name]})
+    parameters.extend({"name": name, "in": "header", **REQUEST_HEADERS[name]} for name in operation.request_headers)
+    return parameters
+
+
+def _answer(answer: Answer, refs: dict[type, Json]) -> Json:
+    described: Json = {"description": answer.description}
+    if answer.headers:
+        described["headers"] = {name: HEADERS[name] for name in answer.headers}
+    if answer.body is not None:
+        described["content"] = {answer.media_type: {"schema": refs[answer.body]}}
+    elif answer.status in (200, 206):
+        described["content"] = {answer.media_type: {"schema": {"type": "string", "format": "binary"}}}
+    return described
+
+
+def _problems(operation: Operation) -> Json:
+    by_status: dict[int, list[str]] = {}
+    for code in operation.problems:
+        by_status.setdefault(KINDS[code].status, []).append(code)
+    return {
+        str(status): {
+            "description": " or ".join(f"{KINDS[code].title} (`{code}`)" for code in codes),
+            "content": {PROBLEM_JSON: {"schema": {"$ref": REF.format(name="Problem")}}},
+            **({"headers": {"Retry-After": HEADERS["Retry-After"]}} if status == 503 else {}),
+        }
+        for status, codes in by_status.items()
+    }

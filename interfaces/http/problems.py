@@ -1,0 +1,133 @@
+"""Errors as RFC 9457 problems: here, and only here, codes meet HTTP."""
+
+import re
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from msgspec import UNSET, MsgspecError, Struct, UnsetType
+from msgspec.json import encode
+
+from application.errors import ApplicationError, FieldError, Invalid
+from domain.refusals import Refused
+
+log = structlog.get_logger()
+PROBLEM_JSON = "application/problem+json"
+RETRY_AFTER = 1
+
+
+class Kind(Struct, frozen=True):
+    """What a code means: its HTTP status, its title, and what to do about it."""
+
+    status: int
+    title: str
+    advice: str
+
+
+KINDS = {
+    "invalid": Kind(400, "The request is invalid", "Mend the fields that `errors` names and send it again."),
+    "unauthenticated": Kind(401, "A key is needed", "Send Authorization: Bearer <key>."),
+    "forbidden": Kind(403, "Not allowed", "Use a key whose role allows this, from an origin that may."),
+    "not-found": Kind(404, "Not found", "Check the address and the id; a job that exists is known to every server."),
+    "method-not-allowed": Kind(405, "Method not allowed", "Use one of the methods that the Allow header names."),
+    "job-finished": Kind(409, "The job has finished", "Nothing more is recorded of it; a retry sends it round again."),
+    "lease-lost": Kind(409, "The lease is lost", "Stop the handler and discard its work; another attempt has the job."),
+    "conflict": Kind(409, "Conflict with the job's state", "Look at the job, and decide again."),
+    "gone": Kind(410, "Gone", "Retention took it; its archive still has it."),
+    "precondition-failed": Kind(412, "Precondition failed", "The job has moved on; look at it, and decide again."),
+    "too-large": Kind(413, "Too large", "Send less, or save what is large as an artifact and pass its reference."),
+    "unsupported-media-type": Kind(415, "Unsupported media type", "Send what the operation's description says."),
+    "range-not-satisfiable": Kind(416, "Range not satisfiable", "Ask for a range within the file's size."),
+    "idempotency-mismatch": Kind(422, "Idempotency-Key used for another request", "Use a new key for a new request."),
+    "rate-limited": Kind(429, "Too many requests", "Wait as long as Retry-After says."),
+    "internal": Kind(500, "Something went wrong here", "Try again; if it goes on, give the operator the request_id."),
+    "unavailable": Kind(503, "The database is away", "Wait as long as Retry-After says, then send it again."),
+}
+BY_STATUS = {kind.status: code for code, kind in KINDS.items() if code not in ("job-finished", "lease-lost")}
+
+
+class Problem(Struct, kw_only=True, frozen=True):
+    """An RFC 9457 problem. `type` is a page of this service that explains the code."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: tuple[FieldError, ...] | UnsetType = UNSET
+
+
+class HTTPProblem(ApplicationError):
+    """A problem of the HTTP exchange itself."""
+
+    def __init__(self, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.problem_code = code
+        self.headers = headers or {}
+
+
+def problem_of(error: Exception, request_id: str) -> Problem:
+    """The problem that tells of `error`; one that is not ours is told without its words."""
+    if isinstance(error, HTTPProblem):
+        return problem(error.problem_code, str(error), request_id)
+    if isinstance(error, Refused | ApplicationError):
+        errors = error.errors if isinstance(error, Invalid) and error.errors else UNSET
+        return problem(error.code, str(error), request_id, errors)
+    if isinstance(error, HTTPException) and error.status_code in BY_STATUS:
+        return problem(BY_STATUS[error.status_code], _words(error), request_id)
+    return problem("internal", "the request failed here for a reason that is in the log", request_id)
+
+
+def problem(code: str, detail: str, request_id: str, errors: tuple[FieldError, ...] | UnsetType = UNSET) -> Problem:
+    kind = KINDS[code]
+    return Problem(
+        type=f"/problems/{code}",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+        errors=errors,
+    )
+
+
+def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """The response for any exception that a handler, or the framework before it, raised."""
+    request_id = request_id_of(request)
+    told = problem_of(error, request_id)
+    if told.status >= 500 and told.code != "unavailable":
+        log.error("http.failed", path=request.url.path, request_id=request_id, exc_info=error)
+    headers = dict(error.headers) if isinstance(error, HTTPProblem) else {}
+    if isinstance(error, HTTPException) and error.headers:
+        headers.update(error.headers)
+    if told.status in (429, 503):
+        headers["Retry-After"] = str(RETRY_AFTER)
+    headers["X-Request-Id"] = request_id
+    return Response(encode(told), status_code=told.status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def request_id_of(request: Request[Any, Any, Any]) -> str:
+    """The caller's X-Request-Id if it is a plain word, else a new one."""
+    given = request.headers.get("x-request-id", "")
+    return given if re.fullmatch(r"[\w.:-]{1,100}", given, re.ASCII) else uuid4().hex
+
+
+def field_error(error: MsgspecError, within: str = "") -> FieldError:
+    """msgspec's words and path (`… - at `$.retry.max``) as a field and a message."""
+    text = str(error)
+    message, _, path = text.partition(" - at `$")
+    field = within + path.rstrip("`")
+    if named := re.search(r"(?:unknown|required) field `([^`]*)`", message):
+        field = f"{field}.{named[1]}"
+    return FieldError(field.lstrip(".") or "$", message)
+
+
+def _words(error: HTTPException) -> str:
+    return {
+        404: "there is nothing at this address",
+        405: "this address does not take that method",
+        413: "the body is larger than this operation takes",
+    }.get(error.status_code, error.detail)

@@ -1,0 +1,101 @@
+"""Reading requests strictly: what is not understood is refused by name, before anything is recorded."""
+
+import hashlib
+import re
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from litestar import Request
+from msgspec.json import decode, encode
+
+from application.errors import FieldError, Invalid
+from application.jobs import Asked
+from application.ledger import IdempotencyKey
+from application.payload import check_json
+from interfaces.http.problems import HTTPProblem, field_error
+
+T = TypeVar("T")
+KIB = 1024
+BODY = 1024 * KIB
+LARGE_BODY = 32 * 1024 * KIB
+LONGEST_KEY = 255
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
+
+
+async def json_body(request: Request[Any, Any, Any], type: type[T]) -> T:
+    """The JSON body as `type`. Raises Invalid, or a problem for another media type or one that is too large."""
+    body = await raw_body(request)
+    try:
+        return decode(body, type=type)
+    except msgspec.ValidationError as error:
+        raise Invalid(field_error(error)) from error
+
+
+async def raw_body(request: Request[Any, Any, Any]) -> bytes:
+    """The body, when it is JSON within our limits."""
+    media_type = request.headers.get("content-type", "application/json")
+    if not _JSON.fullmatch(media_type.strip()):
+        raise HTTPProblem("unsupported-media-type", f"the body is {media_type!r}; send application/json")
+    body = await request.body()
+    check_json(body)
+    return body
+
+
+def query(request: Request[Any, Any, Any], type: type[T]) -> T:
+    """The query parameters as `type`, whose list fields may repeat. Raises Invalid, also for unknown ones."""
+    lists = {f.encode_name for f in msgspec.structs.fields(type) if f.default_factory is list}  # type: ignore[arg-type]
+    given: dict[str, Any] = {}
+    for name, values in request.query_params.dict().items():
+        if name not in lists and len(values) > 1:
+            raise Invalid(FieldError(name, "is given more than once"))
+        if any("\0" in value for value in values):
+            raise Invalid(FieldError(name, "has a NUL character, which is not taken"))
+        given[name] = values if name in lists else values[0]
+    try:
+        return msgspec.convert(given, type=type, strict=False)
+    except msgspec.ValidationError as error:
+        raise Invalid(field_error(error)) from error
+
+
+def job_id(request: Request[Any, Any, Any]) -> UUID:
+    """The id in the path. Raises Invalid for what is no UUID."""
+    given = request.path_params["job_id"]
+    try:
+        return msgspec.convert(given, type=UUID)
+    except msgspec.ValidationError as error:
+        raise Invalid(FieldError("job_id", f"{given[:100]!r} is no UUID")) from error
+
+
+def asked(request: Request[Any, Any, Any], body: bytes | None = None) -> Asked:
+    """Who asks, in which trace and, for a `body` that creates or requeues, under which Idempotency-Key."""
+    key = request.headers.get("idempotency-key")
+    return Asked(
+        by="anonymous",
+        trace=trace(request),
+        key=_key(request, key, body) if key is not None and body is not None else None,
+    )
+
+
+def trace(request: Request[Any, Any, Any]) -> str | None:
+    """The trace id of a W3C `traceparent` header."""
+    found = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    return found[1] if found and found[1] != "0" * 32 else None
+
+
+def versions(header: str | None) -> tuple[int, ...] | None:
+    """The versions that an If-Match or If-None-Match header names; None for any (`*`), or without the header."""
+    if header is None or header.strip() == "*":
+        return None
+    tags = re.findall(r'(?:W/)?"([^"]*)"', header)
+    return tuple(int(tag) for tag in tags if re.fullmatch(r"[0-9]{1,18}", tag))
+
+
+def _key(request: Request[Any, Any, Any], key: str, body: bytes) -> IdempotencyKey:
+    """The fingerprint covers the operation and what the body says, however it is written."""
+    if not 0 < len(key) <= LONGEST_KEY:
+        raise Invalid(FieldError("Idempotency-Key", f"must be 1 to {LONGEST_KEY} characters"))
+    said = encode(decode(body), order="sorted")
+    operation = f"{request.method} {request.url.path}\n".encode()
+    return IdempotencyKey("default", key, hashlib.sha256(operation + said).digest())

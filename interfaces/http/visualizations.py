@@ -1,0 +1,136 @@
+"""Visualizations over HTTP: a question in, a page out."""
+
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+from litestar import Request, Response, get, post
+from litestar.datastructures import UploadFile
+from litestar.response import Stream
+from msgspec import MsgspecError, Raw, Struct
+from msgspec.json import decode, encode
+
+from application.errors import FieldError, Invalid, NotFound
+from application.jobs import Jobs, JobView, NewJob, unknown
+from application.language import Analysis, Question, Story
+from application.payload import LARGEST, check_json
+from application.visualization import KIND, PAGE, Visualization
+from domain.events import JobError
+from domain.job import Job
+from interfaces.http.artifacts import send
+from interfaces.http.jobs import JSON, NoQuery, answer_job
+from interfaces.http.problems import HTTPProblem, field_error
+from interfaces.http.requests import BODY, asked, job_id, json_body, query
+
+T = TypeVar("T")
+HEARTBEAT_SECONDS = 10
+TEXT_FILES = {".txt", ".md"}
+PAGE_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data:; font-src data:; media-src data:; form-action 'none'; base-uri 'none'"
+)
+
+
+class VisualizationView(Struct, frozen=True, kw_only=True):
+    """A visualization as it is shown: what is recorded so far; `html_url` once the page is there."""
+
+    id: str
+    status: str
+    progress: float
+    step: str | None
+    question: str | None
+    analysis: Analysis | None
+    story: Story | None
+    html_url: str | None
+    provider: str | None
+    error: JobError | None
+
+
+@post("/v1/visualizations", request_max_body_size=BODY)
+async def create_visualization(request: Request[Any, Any, Any]) -> Response[bytes]:
+    query(request, NoQuery)
+    question = await _question(request)
+    body = encode(question)
+    new = NewJob(kind=KIND, input=Raw(body), heartbeat_timeout=HEARTBEAT_SECONDS)
+    jobs: Jobs = request.app.state.service.jobs
+    return await answer_job(request, await jobs.create([new], asked(request, body)))
+
+
+@get("/v1/visualizations/{job_id:str}")
+async def get_visualization(request: Request[Any, Any, Any]) -> Response[bytes]:
+    query(request, NoQuery)
+    jobs: Jobs = request.app.state.service.jobs
+    view = await _visualization(request)
+    job = await jobs.fold(view.id)
+    return Response(encode(_shown(view, job)), media_type=JSON, headers={"ETag": f'"{view.version}"'})
+
+
+@get("/v1/visualizations/{job_id:str}/html")
+async def get_page(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
+    query(request, NoQuery)
+    view = await _visualization(request)
+    page = next((a for a in view.artifacts if a.name == PAGE), None)
+    if page is None or view.status != "completed":
+        raise NotFound(f"visualization {view.id} is {view.status} and has no page yet; look at it again")
+    headers = {"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
+    return await send(request, page, headers)
+
+
+async def _visualization(request: Request[Any, Any, Any]) -> JobView:
+    jobs: Jobs = request.app.state.service.jobs
+    view = await jobs.get(job_id(request))
+    if view.kind != KIND:
+        raise unknown(view.id)
+    return view
+
+
+def _shown(view: JobView, job: Job) -> VisualizationView:
+    asked_for = _read(view.input, Question)
+    result = _read(view.result, Visualization)
+    return VisualizationView(
+        id=str(view.id),
+        status=view.status,
+        progress=view.progress,
+        step=view.step,
+        question=asked_for.question if asked_for else None,
+        analysis=_read(job.steps.get("analysis"), Analysis),
+        story=_read(job.steps.get("story"), Story),
+        html_url=f"/v1/visualizations/{view.id}/html" if view.status == "completed" else None,
+        provider=result.provider if result else None,
+        error=view.error,
+    )
+
+
+def _read(json: Raw | None, type: type[T]) -> T | None:
+    """What is recorded, or None for nothing; a job of this kind may have been created with any input."""
+    try:
+        return decode(json, type=type) if json is not None else None
+    except MsgspecError:
+        return None
+
+
+async def _question(request: Request[Any, Any, Any]) -> Question:
+    """The question, sent as JSON or as a file of text. Raises Invalid, or a problem for another media type."""
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        return await _uploaded(request)
+    return await json_body(request, Question)
+
+
+async def _uploaded(request: Request[Any, Any, Any]) -> Question:
+    form = await request.form()
+    values = [value for _, value in form.multi_items()]
+    files = [value for value in values if isinstance(value, UploadFile)]
+    if len(files) != 1 or len(values) != 1:
+        raise Invalid(FieldError("file", "send one file, and nothing else"))
+    if PurePath(files[0].filename).suffix.lower() not in TEXT_FILES:
+        raise HTTPProblem("unsupported-media-type", "the file must be named .txt or .md")
+    content = await files[0].read()
+    if len(content) > LARGEST:
+        raise HTTPProblem("too-large", f"the file has {len(content)} bytes, and at most {LARGEST} are taken")
+    try:
+        body = encode({"question": content.decode("utf-8-sig")})
+        check_json(body)
+        return decode(body, type=Question)
+    except UnicodeDecodeError as error:
+        raise Invalid(FieldError("file", "is no text in UTF-8")) from error
+    except MsgspecError as error:
+        raise Invalid(field_error(error)) from error

@@ -1,0 +1,68 @@
+"""What workers say and ask over HTTP: claims and reports."""
+
+from typing import Annotated, Any
+
+from litestar import Request, Response, post
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.json import encode
+
+from application.claims import Claim, ClaimedJob, Claims
+from application.jobs import Name
+from application.reports import AnyReport, Reported, Reports
+from interfaces.http.jobs import JSON, NoQuery
+from interfaces.http.problems import Problem, log, problem_of, request_id_of
+from interfaces.http.requests import BODY, LARGE_BODY, json_body, query, trace
+
+
+class ClaimedJobs(Struct, frozen=True):
+    jobs: list[ClaimedJob]
+
+
+class ReportsRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a worker says of its jobs, each report on its own merits."""
+
+    worker: Name
+    reports: Annotated[list[AnyReport], Meta(max_length=Reports.most)]
+
+
+class ReportResult(Struct, frozen=True, kw_only=True):
+    """The answer to one report: the job's version and whether to stop, or the problem."""
+
+    ok: bool
+    version: int | UnsetType = UNSET
+    cancel_requested: bool | UnsetType = UNSET
+    problem: Problem | UnsetType = UNSET
+
+
+class ReportResults(Struct, frozen=True):
+    """The answers, in the order of the reports."""
+
+    results: list[ReportResult]
+
+
+@post("/v1/claims", status_code=200, request_max_body_size=BODY)
+async def claim_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
+    query(request, NoQuery)
+    claims: Claims = request.app.state.service.claims
+    jobs = await claims.claim(await json_body(request, Claim))
+    return Response(encode(ClaimedJobs(jobs)), status_code=200, media_type=JSON)
+
+
+@post("/v1/reports", status_code=200, request_max_body_size=LARGE_BODY)
+async def report(request: Request[Any, Any, Any]) -> Response[bytes]:
+    query(request, NoQuery)
+    said = await json_body(request, ReportsRequest)
+    reports: Reports = request.app.state.service.reports
+    answers = await reports.say_all(said.worker, said.reports, trace(request))
+    request_id = request_id_of(request)
+    results = [_result(answer, request_id) for answer in answers]
+    return Response(encode(ReportResults(results)), status_code=200, media_type=JSON)
+
+
+def _result(answer: Reported | Exception, request_id: str) -> ReportResult:
+    if isinstance(answer, Reported):
+        return ReportResult(ok=True, version=answer.version, cancel_requested=answer.cancel_requested)
+    told = problem_of(answer, request_id)
+    if told.code == "internal":
+        log.error("report.failed", request_id=request_id, exc_info=answer)
+    return ReportResult(ok=False, problem=told)

@@ -1,0 +1,54 @@
+"""Settings, from the environment and `.env`; command-line flags win over both."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DATA = "JOBLEDGER_DATA"
+
+
+class Settings(BaseSettings):
+    """All settings of all commands; the names of the variables are fixed by the contract."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", populate_by_name=True, frozen=True)
+
+    database_url: SecretStr | None = Field(None, alias="DATABASE_URL")
+    migration_database_url: SecretStr | None = Field(None, alias="MIGRATION_DATABASE_URL")
+    listen_url: SecretStr | None = Field(None, alias="JOBLEDGER_LISTEN_URL")
+    prepare: Literal["on", "off"] = Field("on", alias="JOBLEDGER_PREPARE")
+    data: Path = Field(default_factory=lambda: user_data_path("jobledger"), alias="JOBLEDGER_DATA")
+    host: str = Field("127.0.0.1", alias="JOBLEDGER_HOST")
+    port: int = Field(8000, ge=0, le=65535, alias="JOBLEDGER_PORT")
+    artifacts: str | None = Field(None, alias="JOBLEDGER_ARTIFACTS")
+    handlers: str = Field("", alias="JOBLEDGER_HANDLERS")
+    workers: int = Field(1, ge=1, le=64, alias="JOBLEDGER_WORKERS")
+    log: Literal["console", "json"] = Field("console", alias="JOBLEDGER_LOG")
+    url: str = Field("http://127.0.0.1:8000", alias="JOBLEDGER_URL")
+    key: SecretStr | None = Field(None, alias="JOBLEDGER_KEY")
+    openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
+    openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
+    openai_model: str = Field("gpt-5-mini", alias="OPENAI_MODEL")
+
+    @property
+    def artifacts_place(self) -> str:
+        """The folder or bucket for artifacts; `artifacts` in the data folder if none is set."""
+        return self.artifacts or str(self.data / "artifacts")
+
+    @property
+    def handler_modules(self) -> list[str]:
+        return [name.strip() for name in self.handlers.split(",") if name.strip()]
+
+
+def load(flags: dict[str, Any] | None = None) -> Settings:
+    """The settings in force: flags, then the environment, then `.env` here, then `.env` in the data folder.
+
+    `flags` are by variable name; those that are None were not given. Raises pydantic.ValidationError.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    data = given.get(DATA) or os.environ.get(DATA) or user_data_path("jobledger")
+    settings = Settings(_env_file=(Path(data) / ".env", Path(".env")), **given)  # type: ignore[call-arg]
+    return settings.model_copy(update={"data": settings.data.expanduser().absolute()})

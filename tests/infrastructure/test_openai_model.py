@@ -1,0 +1,326 @@
+"""The OpenAI model against a small real server that speaks chat completions, well and badly."""
+
+import asyncio
+import json
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
+
+import pytest
+
+from application.language import Analysis, LanguageModelBusy, LanguageModelRefused, Question, Story
+from infrastructure.language.openai import DELAY, OpenAIModel
+
+T = TypeVar("T")
+KEY = "sk-test-0123456789-secret"
+QUESTION = Question("Why is the sky blue?")
+ANALYSIS = Analysis(
+    type="science", subject="light", difficulty="medium", concepts=["sky", "blue"], asked="Why the sky is blue."
+)
+STORY = Story(title="The long way of the light", text="Once a ray of light set out.")
+PAGE = f"<!doctype html>\n<html><body>{'<p>sky</p>' * 900}</body></html>\n"
+
+
+class Answer:
+    """One answer: a JSON body, or the events of a stream; `cut` hangs up before the stream says it is done."""
+
+    def __init__(
+        self, body: object = None, *, status: int = 200, headers: dict[str, str] | None = None, cut: bool = False
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.headers = headers or {}
+        self.cut = cut
+
+
+class Server(ThreadingHTTPServer):
+    """Gives the answers in turn, and keeps what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Conversation)
+        self.answers: list[Answer] = []
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.hang = threading.Event()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Conversation(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        assert self.path == "/v1/chat/completions"
+        self.server.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.server.keys.append(self.headers["Authorization"])
+        answer = self.server.answers.pop(0)
+        if isinstance(answer.body, threading.Event):
+            answer.body.wait(10)
+            return
+        streamed = isinstance(answer.body, list)
+        content = self.events(answer) if streamed else self.whole(answer.body)
+        self.send_response(answer.status)
+        self.send_header("Content-Type", "text/event-stream" if streamed else "application/json")
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content) + (100 if answer.cut else 0)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def whole(self, body: object) -> bytes:
+        return body.encode() if isinstance(body, str) else json.dumps(body).encode()
+
+    def events(self, answer: Answer) -> bytes:
+        assert isinstance(answer.body, list)
+        ending = [] if answer.cut else ["[DONE]"]
+        data = [json.dumps(event) for event in answer.body] + ending
+        return "".join(f"data: {line}\n\n" for line in data).encode()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def completion(content: str | None, *, refusal: str | None = None, finish_reason: str = "stop") -> Answer:
+    message = {"role": "assistant", "content": content, "refusal": refusal}
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    return Answer({"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
+
+
+def stream(content: str, *, finish_reason: str | None = "stop", cut: bool = False) -> Answer:
+    pieces = [content[at : at + 500] for at in range(0, len(content), 500)]
+    events = [chunk({"content": piece}, None) for piece in pieces]
+    if finish_reason:
+        events.append(chunk({}, finish_reason))
+    events.append({**chunk({}, None), "choices": []})  # the last one counts tokens and has no choice
+    return Answer(events, cut=cut)
+
+
+def chunk(delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+
+
+def error(status: int, message: str = "no", code: str | None = None, **headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer({"error": {"message": message, "code": code, "type": "t"}}, status=status, headers=named)
+
+
+def as_json(answer: Analysis | Story) -> str:
+    return json.dumps({name: getattr(answer, name) for name in answer.__struct_fields__})
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.hang.set()
+            server.shutdown()
+            thread.join()
+
+
+def asked(server: Server, ask: Callable[[OpenAIModel], Any], *answers: Answer, timeout: float = 10.0) -> Any:
+    async def run() -> Any:
+        model = OpenAIModel(KEY, server.base_url, "model-of-the-test", timeout)
+        try:
+            return await ask(model)
+        finally:
+            await model.aclose()
+
+    server.answers = list(answers)
+    return asyncio.run(run())
+
+
+def analyse(model: OpenAIModel) -> Any:
+    return model.analyse(QUESTION)
+
+
+def tell(model: OpenAIModel) -> Any:
+    return model.tell(QUESTION, ANALYSIS)
+
+
+def draw(model: OpenAIModel) -> Any:
+    return draw_with([])(model)
+
+
+def draw_with(told: list[float]) -> Callable[[OpenAIModel], Any]:
+    async def progress(part: float) -> None:
+        told.append(part)
+
+    return lambda model: model.draw(QUESTION, ANALYSIS, STORY, progress)
+
+
+def test_analysis_and_story_are_structured_outputs(server: Server) -> None:
+    assert asked(server, analyse, completion(as_json(ANALYSIS))) == ANALYSIS
+    assert asked(server, tell, completion(as_json(STORY))) == STORY
+    (analysis, story) = server.requests
+    assert analysis["model"] == "model-of-the-test"
+    assert analysis["messages"][-1] == {"role": "user", "content": QUESTION.question}
+    schema = analysis["response_format"]["json_schema"]
+    assert schema["strict"] is True
+    assert schema["schema"]["required"] == list(schema["schema"]["properties"]) == list(ANALYSIS.__struct_fields__)
+    assert schema["schema"]["additionalProperties"] is False
+    assert json.loads(story["messages"][-1]["content"])["analysis"]["subject"] == "light"
+    assert server.keys == [f"Bearer {KEY}"] * 2
+
+
+def test_page_is_streamed_and_progress_moves(server: Server) -> None:
+    told: list[float] = []
+    assert asked(server, draw_with(told), stream(PAGE)) == PAGE
+    assert server.requests[0]["stream"] is True
+    assert told == sorted(told)
+    assert 3 <= len(told) <= 10
+
+
+def test_fenced_page_is_unwrapped(server: Server) -> None:
+    assert asked(server, draw, stream(f"Here it is:\n```html\n{PAGE}```\nEnjoy!")) == PAGE
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_refused_key_names_its_setting(server: Server, status: int) -> None:
+    with pytest.raises(LanguageModelRefused, match="OPENAI_API_KEY"):
+        asked(server, analyse, error(status, f"Incorrect API key provided: {KEY}"))
+
+
+def test_unknown_model_names_its_setting(server: Server) -> None:
+    with pytest.raises(LanguageModelRefused, match=r"'model-of-the-test'.*OPENAI_MODEL"):
+        asked(server, draw, error(404))
+
+
+def test_exhausted_account_is_final(server: Server) -> None:
+    with pytest.raises(LanguageModelRefused, match="no quota"):
+        asked(server, analyse, error(429, code="insufficient_quota"))
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "delay"),
+    [
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("999999", 3600.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("soon", DELAY),
+        ("nan", DELAY),
+    ],
+)
+def test_rate_limit_is_busy_for_as_long_as_it_says(server: Server, retry_after: str, delay: float) -> None:
+    with pytest.raises(LanguageModelBusy) as raised:
+        asked(server, analyse, error(429, Retry_After=retry_after))
+    assert raised.value.delay == delay
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503])
+def test_failing_server_is_busy_and_asked_only_once(server: Server, status: int) -> None:
+    with pytest.raises(LanguageModelBusy, match=str(status)):
+        asked(server, draw, error(status))
+    assert len(server.requests) == 1
+
+
+def test_refused_request_says_why(server: Server) -> None:
+    with pytest.raises(LanguageModelRefused, match="context too long") as raised:
+        asked(server, analyse, error(400, f"context too long for {KEY}"))
+    assert KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize("ask", [analyse, draw])
+def test_silent_server_is_busy_once_time_is_up(server: Server, ask: Callable[[OpenAIModel], Any]) -> None:
+    with pytest.raises(LanguageModelBusy, match="too long"):
+        asked(server, ask, Answer(server.hang), timeout=0.2)
+
+
+def test_unreachable_server_is_busy() -> None:
+    async def run() -> None:
+        model = OpenAIModel(KEY, "http://127.0.0.1:9/v1", "m")
+        try:
+            await model.analyse(QUESTION)
+        finally:
+            await model.aclose()
+
+    with pytest.raises(LanguageModelBusy, match="cannot be reached"):
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        stream(PAGE, finish_reason=None, cut=True),
+        stream(PAGE, finish_reason=None),
+        Answer([chunk({"content": PAGE}, None), {"error": {"message": "overloaded"}}]),
+    ],
+    ids=["connection cut", "no finish", "error within"],
+)
+def test_cut_stream_is_busy_and_no_half_page(server: Server, answer: Answer) -> None:
+    with pytest.raises(LanguageModelBusy):
+        asked(server, draw, answer)
+
+
+@pytest.mark.parametrize(
+    ("unusable", "reason"),
+    [
+        (completion("{not json"), "schema"),
+        (completion(as_json(STORY)), "schema"),
+        (completion("", refusal="I would rather not."), "rather not"),
+        (completion('{"type', finish_reason="length"), "length limit"),
+        (completion(None), "empty"),
+        (Answer("{half", status=200), "JSON"),
+        (Answer({}), "no chat completion"),
+    ],
+)
+def test_unusable_answer_is_asked_for_once_more_with_the_reason(server: Server, unusable: Answer, reason: str) -> None:
+    assert asked(server, analyse, unusable, completion(as_json(ANALYSIS))) == ANALYSIS
+    assert reason in server.requests[1]["messages"][-1]["content"]
+
+
+def test_second_refusal_is_final(server: Server) -> None:
+    refused = completion(None, refusal="I would rather not.")
+    with pytest.raises(LanguageModelRefused, match="I would rather not"):
+        asked(server, tell, refused, refused)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        stream("I cannot draw."),
+        stream(PAGE[:-10]),
+        stream(PAGE, finish_reason="length"),
+        stream(PAGE.replace("sky", "\ud800", 1)),
+    ],
+    ids=["no page", "half a page", "length limit", "half a character"],
+)
+def test_page_that_is_none_is_asked_for_once_more(server: Server, page: Answer) -> None:
+    assert asked(server, draw, page, stream(PAGE)) == PAGE
+    with pytest.raises(LanguageModelRefused, match="two answers"):
+        asked(server, draw, page, page)
+
+
+def test_failing_progress_is_not_blamed_on_the_model(server: Server) -> None:
+    async def fail(part: float) -> None:
+        raise ValueError("the lease is lost")
+
+    with pytest.raises(ValueError, match="the lease is lost"):
+        asked(server, lambda model: model.draw(QUESTION, ANALYSIS, STORY, fail), stream(PAGE))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
+def test_key_is_in_no_error_and_no_traceback(server: Server, status: int) -> None:
+    with pytest.raises((LanguageModelRefused, LanguageModelBusy)) as raised:
+        asked(server, analyse, error(status, f"not with {KEY}"))
+    assert KEY not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize("key", ["", "sk-with space", "sk-línea", "sk-two\nlines"])
+def test_key_that_no_header_can_carry_is_refused_unquoted(key: str) -> None:
+    with pytest.raises(ValueError, match="OPENAI_API_KEY") as raised:
+        OpenAIModel(key, None, "m")
+    assert not key or key not in str(raised.value)
