@@ -242,7 +242,7 @@ class EmbeddedPostgres:
         try:
             self._log_start = os.fstat(log).st_size
             with _reachable(folder, self._account) as (path, descriptors):
-                return subprocess.Popen(  # noqa: S603 (our own programs, no shell)
+                return subprocess.Popen(
                     [program, "-D", path, *arguments],
                     user=self._account.uid,
                     group=self._account.gid,
@@ -416,7 +416,7 @@ def _system_user() -> pwd.struct_passwd:
     if useradd is None:
         raise EmbeddedFailed(f"PostgreSQL must not run as root, and useradd is missing.\n{instead}")
     options = ["--system", "--no-create-home", "--shell", "/usr/sbin/nologin"]
-    made = subprocess.run([useradd, *options, SYSTEM_USER], capture_output=True, text=True, check=False)  # noqa: S603
+    made = subprocess.run([useradd, *options, SYSTEM_USER], capture_output=True, text=True, check=False)
     try:
         return pwd.getpwnam(SYSTEM_USER)
     except KeyError:
@@ -447,7 +447,7 @@ def _bin(folder: Path) -> Path:
 def _runs_from(folder: Path, account: Account) -> bool:
     """Whether the account can run a program that needs the wheel's libraries too."""
     try:
-        run = subprocess.run(  # noqa: S603 (our own program, no shell)
+        run = subprocess.run(
             [str(_bin(folder) / "initdb"), "--version"],
             user=account.uid,
             group=account.gid,

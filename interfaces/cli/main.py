@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--queue", default=None, help="the queue (default)")
     submit.add_argument("--priority", type=int, default=None, help="-100..100, higher goes first (0)")
     submit.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help="the service (http://127.0.0.1:8000)")
+    patience = "seconds to go on asking while the service is away (30)"
+    submit.add_argument("--patience", type=float, default=30.0, metavar="S", help=patience)
     submit.set_defaults(command=_submit)
 
     shown = commands.add_parser("version", help="print the version")

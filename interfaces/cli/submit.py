@@ -17,8 +17,6 @@ from interfaces.settings import Settings
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 FINISHED = {"completed", "failed", "cancelled"}
-PATIENCE = 30.0
-"""Seconds to keep trying a service that does not answer, before the job is known."""
 POLL_SECONDS = 0.2
 LONGEST_PAUSE = 2.0
 Job = dict[str, Any]
@@ -42,7 +40,7 @@ def submit(settings: Settings, given: argparse.Namespace) -> int:
     headers = {"Authorization": f"Bearer {settings.key.get_secret_value()}"} if settings.key else {}
     with httpx2.Client(base_url=settings.url, headers=headers, timeout=10) as client:
         try:
-            job = _create(client, path, body)
+            job = _create(client, path, body, given.patience)
             if given.follow:
                 job = _follow(client, job["id"], quiet=given.json)
         except Problem as problem:
@@ -69,10 +67,10 @@ def _request(given: argparse.Namespace) -> tuple[str, Job]:
     return "/v1/jobs", wanted
 
 
-def _create(client: httpx2.Client, path: str, body: Job) -> Job:
+def _create(client: httpx2.Client, path: str, body: Job, patience: float) -> Job:
     """The new job. One key for all tries, so that a lost answer makes no second job."""
     headers = {"Idempotency-Key": str(uuid4())}
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     return _ask(lambda: client.post(path, json=body, headers=headers), lambda: time.monotonic() < until)
 
 

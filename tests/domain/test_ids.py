@@ -94,5 +94,9 @@ def test_first_id_is_the_same_each_time() -> None:
     assert first_id(NOW).int & ((1 << 62) - 1) == 0
 
 
+def test_a_moment_before_the_first_id_is_bound_by_the_first_id() -> None:
+    assert first_id(EPOCH - timedelta(days=365)) == first_id(EPOCH)
+
+
 def test_the_zone_of_a_clock_does_not_matter() -> None:
     assert first_id(NOW.astimezone(timezone(timedelta(hours=9)))) == first_id(NOW)

@@ -491,7 +491,7 @@ class TestReleasing:
         decided = job.release(1, "w1", "deploy", CAUSE)
         assert decided == [released(1)]
         after(job, decided)
-        assert (job.status, job.worker, job.error) == ("queued", None, None)
+        assert (job.status, job.worker, job.error, job.run_at) == ("queued", None, None, START)
         assert job.start("w1", CAUSE) == [started(2)]
 
 
@@ -663,6 +663,14 @@ class TestJudgingReports:
         job = given(*RUNNING, missed(1), started(2, "w2"), progressed(2, step="draw", output=RESULT))
         refusal = refused(job, lambda job: job.progressed(1, "w1", CAUSE, step="draw", output=RESULT))
         assert type(refusal) is LeaseLost
+
+    @pytest.mark.parametrize(
+        "said", [*SAID.values(), *LAST_WORDS.values()], ids=[*SAID, *(f"last word {name}" for name in LAST_WORDS)]
+    )
+    def test_the_same_words_from_another_worker_are_no_repeat(self, said: tuple[tuple[Event, ...], Ask]) -> None:
+        history, repeat = said
+        job = given(CREATED, started(1, "w2"), *history)
+        assert type(refused(job, repeat)) is LeaseLost
 
     def test_a_stale_attempt_that_goes_further_than_it_said_has_lost_its_lease(self) -> None:
         job = given(*RUNNING, progressed(1, 0.5), missed(1), started(2, "w2"))

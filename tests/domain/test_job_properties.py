@@ -39,7 +39,7 @@ REPORTS = frozenset({"progressed", "complete", "fail", "release", "acknowledge_c
 LAST_WORDS = REPORTS - {"progressed"}
 
 thorough = settings(
-    max_examples=400,
+    max_examples=300,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

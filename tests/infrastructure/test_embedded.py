@@ -93,8 +93,9 @@ def test_interrupt_of_our_terminal_does_not_reach_the_server(server: EmbeddedPos
 
 @as_root
 def test_root_hands_the_server_to_another_user_and_opens_no_folder(server: EmbeddedPostgres, data: Path) -> None:
-    postmaster = psutil.Process(server.pid)
-    assert all(uid != 0 for process in [postmaster, *postmaster.children()] for uid in process.uids())
+    with psycopg.connect(server.dsn) as connection:
+        assert 0 not in psutil.Process(server.pid).uids()
+        assert 0 not in psutil.Process(connection.info.backend_pid).uids()
     assert data.stat().st_mode & 0o077 == 0
     assert data.parent.stat().st_mode & 0o077 == 0
 
