@@ -34,7 +34,7 @@ def execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
     """For each command its answer, or the exception that says why not.
 
     A conflict decides the batch once more from fresh streams, then command by command. A batch refused for its data
-    is halved until the one bad command stands alone.
+    is halved until the one bad command stands alone; one that a command broke is run command by command.
     """
     for _ in range(2):
         try:
@@ -45,6 +45,10 @@ def execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
             return _halves(ledger, commands, refused)
         except Unavailable as away:
             return [away] * len(commands)
+        except Exception as error:
+            if len(commands) == 1:
+                return [error]
+            break
     return [answer for command in commands for answer in _alone(ledger, command)]
 
 
@@ -63,8 +67,8 @@ def _alone(ledger: Ledger, command: Command) -> list[Any]:
             continue
         except BatchRefused as refused:
             return _halves(ledger, [command], refused)
-        except Unavailable as away:
-            return [away]
+        except Exception as error:
+            return [error]
     return [Unavailable(f"other writers moved the same job {TRIES} times; nothing was recorded; try again")]
 
 

@@ -30,8 +30,8 @@ def check_json(json: bytes) -> None:
         value = decode(json)
     except (MsgspecError, UnicodeDecodeError) as error:
         raise Invalid(FieldError("$", f"is no JSON in UTF-8: {error}")) from error
-    if b"\\u0000" in json and (field := _nul(value, "$")):
-        raise Invalid(FieldError(field, "has a NUL character, which is not taken"))
+    if b"\\u0000" in json and (field := _nul(value, "")) is not None:
+        raise Invalid(FieldError(field.lstrip(".") or "$", "has a NUL character, which is not taken"))
 
 
 def _opened(json: bytes) -> int:
@@ -66,7 +66,7 @@ def _nul(value: Any, field: str) -> str | None:
     if isinstance(value, dict):
         if any("\0" in key for key in value):
             return field
-        return next((at for key, item in value.items() if (at := _nul(item, f"{field}.{key}"))), None)
+        return next((at for key, item in value.items() if (at := _nul(item, f"{field}.{key}")) is not None), None)
     if isinstance(value, list):
-        return next((at for n, item in enumerate(value) if (at := _nul(item, f"{field}[{n}]"))), None)
+        return next((at for n, item in enumerate(value) if (at := _nul(item, f"{field}[{n}]")) is not None), None)
     return None

@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 
 from application.claims import Claim, ClaimedJob, Wakeups
 from application.errors import ApplicationError, Unavailable
+from application.jobs import DAY
 from application.handlers import MAX_OUTPUT, GiveUp, Handler, RetryLater
 from application.reports import (
     AnyReport,
@@ -32,6 +33,7 @@ T = TypeVar("T")
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 LONGEST_MESSAGE = 2000
+LONGEST_DELAY = 30 * DAY
 
 
 class Service(Protocol):
@@ -156,7 +158,8 @@ class Worker:
         except GiveUp as error:
             return _failure(job, _kind_of(error), str(error), final=True)
         except RetryLater as error:
-            return _failure(job, _kind_of(error), str(error), retry_in=error.delay)
+            retry_in = min(max(error.delay, 0.0), LONGEST_DELAY)
+            return _failure(job, _kind_of(error), str(error), retry_in=retry_in)
         except TimeoutError as error:
             if limit.expired():
                 return _failure(job, "time-limit", f"attempt {job.attempt} took longer than its time limit")

@@ -1,5 +1,6 @@
 """In open mode, on loopback without keys: no foreign page may drive the service through somebody's browser."""
 
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from litestar import Request
@@ -34,6 +35,14 @@ def _foreign(headers: dict[bytes, bytes]) -> str | None:
         own = origin is None or urlsplit(origin.decode("latin-1")).netloc == host
     except ValueError:
         return "the Host or the Origin cannot be read"
-    if name not in LOOPBACK:
+    if name is None or not _is_loopback(name):
         return f"without keys this service answers only on loopback, not as {host[:200]!r}"
     return None if own else "without keys this service answers no page of another origin"
+
+
+def _is_loopback(name: str) -> bool:
+    """Names are taken from the list only: one that looks like an address (127.example.org) may lead anywhere."""
+    try:
+        return name in LOOPBACK or ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -79,6 +79,7 @@ REQUEST_HEADERS: dict[str, Json] = {
     "If-None-Match": {"description": 'Answer 304 for this version: "3"', "schema": {"type": "string"}},
     "Range": {"description": "Which bytes to send: bytes=0-999", "schema": {"type": "string"}},
 }
+EVERYWHERE = ("forbidden",)
 READS = ("invalid", "not-found", "unavailable", "internal")
 WRITES = ("invalid", "too-large", "unsupported-media-type", "unavailable", "internal")
 ACCEPTED = Answer(202, "The job", JobView, headers=("ETag", "Location", "Idempotency-Replayed"))
@@ -340,7 +341,7 @@ def _answer(answer: Answer, refs: dict[type, Json]) -> Json:
 
 def _problems(operation: Operation) -> Json:
     by_status: dict[int, list[str]] = {}
-    for code in operation.problems:
+    for code in (*operation.problems, *EVERYWHERE):
         by_status.setdefault(KINDS[code].status, []).append(code)
     return {
         str(status): {

@@ -1,13 +1,13 @@
 """Errors as RFC 9457 problems: here, and only here, codes meet HTTP."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
-from msgspec import UNSET, MsgspecError, Struct, UnsetType
+from msgspec import UNSET, Meta, MsgspecError, Struct, UnsetType
 from msgspec.json import encode
 
 from application.errors import ApplicationError, FieldError, Invalid
@@ -16,6 +16,7 @@ from domain.refusals import Refused
 log = structlog.get_logger()
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER = 1
+_PLACE = re.compile(r"(.*) - at (`key` in )?`\$([^`]*)`", re.DOTALL)
 
 
 class Kind(Struct, frozen=True):
@@ -55,7 +56,7 @@ class Problem(Struct, kw_only=True, frozen=True):
     title: str
     status: int
     detail: str
-    code: str
+    code: Annotated[str, Meta(extra_json_schema={"enum": list(KINDS)})]
     request_id: str
     errors: tuple[FieldError, ...] | UnsetType = UNSET
 
@@ -116,10 +117,11 @@ def request_id_of(request: Request[Any, Any, Any]) -> str:
 
 
 def field_error(error: MsgspecError, within: str = "") -> FieldError:
-    """msgspec's words and path (`… - at `$.retry.max``) as a field and a message."""
-    text = str(error)
-    message, _, path = text.partition(" - at `$")
-    field = within + path.rstrip("`")
+    """msgspec's words and path (`… - at `$.retry.max``, or `… - at `key` in `$.labels``) as a field and a message."""
+    message, path = str(error), ""
+    if placed := _PLACE.fullmatch(message):
+        message, path = placed[1] + (" (a key)" if placed[2] else ""), placed[3]
+    field = within + path
     if named := re.search(r"(?:unknown|required) field `([^`]*)`", message):
         field = f"{field}.{named[1]}"
     return FieldError(field.lstrip(".") or "$", message)

@@ -2,10 +2,12 @@
 
 import hashlib
 import re
+from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
+import msgspec.inspect
 from litestar import Request
 from msgspec.json import decode, encode
 
@@ -45,16 +47,17 @@ async def raw_body(request: Request[Any, Any, Any]) -> bytes:
 
 def query(request: Request[Any, Any, Any], type: type[T]) -> T:
     """The query parameters as `type`, whose list fields may repeat. Raises Invalid, also for unknown ones."""
-    lists = {f.encode_name for f in msgspec.structs.fields(type) if f.default_factory is list}  # type: ignore[arg-type]
+    lists, numbers = _shape(type)
     given: dict[str, Any] = {}
     for name, values in request.query_params.dict().items():
         if name not in lists and len(values) > 1:
             raise Invalid(FieldError(name, "is given more than once"))
         if any("\0" in value for value in values):
             raise Invalid(FieldError(name, "has a NUL character, which is not taken"))
-        given[name] = values if name in lists else values[0]
+        number = name in numbers and re.fullmatch(r"-?[0-9]{1,18}", values[0], re.ASCII)
+        given[name] = values if name in lists else int(values[0]) if number else values[0]
     try:
-        return msgspec.convert(given, type=type, strict=False)
+        return msgspec.convert(given, type=type)
     except msgspec.ValidationError as error:
         raise Invalid(field_error(error)) from error
 
@@ -90,6 +93,17 @@ def versions(header: str | None) -> tuple[int, ...] | None:
         return None
     tags = re.findall(r'(?:W/)?"([^"]*)"', header)
     return tuple(int(tag) for tag in tags if re.fullmatch(r"[0-9]{1,18}", tag))
+
+
+@cache
+def _shape(type: type[Any]) -> tuple[frozenset[str], frozenset[str]]:
+    """The query parameters that may repeat, and those that are whole numbers."""
+    info = msgspec.inspect.type_info(type)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return (
+        frozenset(f.encode_name for f in info.fields if isinstance(f.type, msgspec.inspect.ListType)),
+        frozenset(f.encode_name for f in info.fields if isinstance(f.type, msgspec.inspect.IntType)),
+    )
 
 
 def _key(request: Request[Any, Any, Any], key: str, body: bytes) -> IdempotencyKey:

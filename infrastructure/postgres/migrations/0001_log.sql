@@ -57,7 +57,7 @@ END $$;
 
 -- Makes the months up to `ahead` months from now. What lies beyond them is in events_after, which is split here: it is
 -- empty unless the clock ran away. What lies before the first month is in events_before.
-CREATE FUNCTION add_event_partitions(ahead integer) RETURNS integer LANGUAGE plpgsql AS $$
+CREATE FUNCTION add_event_partitions(ahead integer) RETURNS integer LANGUAGE plpgsql SET timezone = 'UTC' AS $$
 DECLARE
   this_month timestamptz := date_trunc('month', now(), 'UTC');
   month timestamptz;

@@ -1,0 +1,115 @@
+"""What the tests of the log share: a server of their own over a real database, and waiting for what must come."""
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, LiteralString, Self
+from uuid import UUID
+
+import psycopg
+from msgspec import Raw
+
+from application.commands import Command, execute
+from application.jobs import Accepted, Asked, Create, NewJob
+from application.ledger import Ready
+from application.reports import Decided, Say
+from domain.job import Cause
+from infrastructure.postgres.database import Database
+from infrastructure.postgres.jobs import PostgresViews
+from infrastructure.postgres.leases import PostgresLeases
+from infrastructure.postgres.ledger import PostgresLedger
+from infrastructure.postgres.log import Log
+from infrastructure.postgres.schema import migrate
+
+PATIENCE = 30.0
+ASKED = Asked(by="key:test")
+
+
+class Node:
+    """One server: a ledger, its views and its leases, with connections and a memory of its own."""
+
+    def __init__(self, dsn: str, *, prepare: bool = True) -> None:
+        self.dsn = dsn
+        self.log = Log(dsn, prepare=prepare)
+        self.announced: list[set[str]] = []
+        self.ledger = PostgresLedger(self.log, self.announced.append)
+        self.leases = PostgresLeases(self.log.database)
+        self.views = PostgresViews(self.log)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.log.close()
+
+    def execute(self, *commands: Command) -> list[Any]:
+        """For each command of one batch its answer, or the exception that says why not."""
+        return execute(self.ledger, commands)
+
+    def one(self, command: Command) -> Any:
+        """The answer to a command alone. Raises what it was refused with."""
+        (answer,) = self.execute(command)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def create(self, *jobs: NewJob) -> list[UUID]:
+        accepted: Accepted = self.one(Create(jobs, ASKED))
+        return list(accepted.job_ids)
+
+    def claim(
+        self,
+        worker: str = "w1",
+        count: int = 1,
+        *,
+        queue: str = "default",
+        kinds: tuple[str, ...] | None = None,
+        claim_id: str | None = None,
+    ) -> list[UUID]:
+        """Start up to `count` jobs that are ready, as a claim does."""
+        with self.ledger.batch() as batch:
+            jobs = batch.ready(Ready((queue,), kinds), count)
+            for job in jobs:
+                batch.record(job, job.start(worker, Cause(batch.now, f"worker:{worker}")), claim_id=claim_id)
+            return [job.id for job in jobs]
+
+    def say(self, report: Decided, worker: str = "w1") -> Any:
+        return self.one(Say(report=report, worker=worker))
+
+    def started(self, *jobs: NewJob, worker: str = "w1", claim_id: str | None = None) -> list[UUID]:
+        """Create jobs of a queue of their own and claim them all."""
+        queue = jobs[0].queue
+        ids = self.create(*jobs)
+        assert self.claim(worker, len(jobs), queue=queue, claim_id=claim_id) == ids
+        return ids
+
+
+def new_job(**fields: Any) -> NewJob:
+    return NewJob(**{"kind": "nothing", "input": Raw(b"{}"), **fields})
+
+
+def migrated(dsn: str) -> str:
+    """The database at `dsn`, with the schema."""
+    database = Database(dsn)
+    try:
+        migrate(database)
+    finally:
+        database.close()
+    return dsn
+
+
+def ask(dsn: str, query: LiteralString, values: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+    """What the superuser is answered in a transaction of its own."""
+    with psycopg.connect(dsn) as connection:
+        cursor = connection.execute(query, values)
+        return cursor.fetchall() if cursor.description else []
+
+
+def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Wait until `condition` holds; fails when it does not within `seconds`."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"not within {seconds:g} s"
+        time.sleep(0.005)
