@@ -12,8 +12,8 @@ from msgspec import Raw, Struct
 
 from application.claims import Claim, ClaimedJob, Wakeups
 from application.errors import ApplicationError, Unavailable
-from application.jobs import DAY
 from application.handlers import MAX_OUTPUT, GiveUp, Handler, RetryLater
+from application.jobs import DAY
 from application.reports import (
     AnyReport,
     CancelReport,

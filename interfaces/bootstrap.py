@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 from application.artifacts import Artifacts
@@ -20,6 +21,7 @@ from application.jobs import Jobs
 from application.language import LanguageModel
 from application.reports import AnyReport, Reported, Reports
 from application.rescue import Rescue
+from application.upkeep import Upkeep
 from application.visualization import KIND, visualization_handler
 from application.worker import Worker
 from domain.events import Artifact
@@ -28,12 +30,13 @@ from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPost
 from infrastructure.language.offline import OfflineModel
 from infrastructure.logs import configure as configure_logs
 from infrastructure.postgres.database import Database
+from infrastructure.postgres.idempotency import forget_old_keys
 from infrastructure.postgres.jobs import PostgresViews
 from infrastructure.postgres.leases import PostgresLeases
 from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.notifications import Listener, Notifier
-from infrastructure.postgres.schema import health, migrate, migrations
+from infrastructure.postgres.schema import add_partitions, health, migrate, migrations
 from infrastructure.wakeups import LocalWakeups
 from interfaces.http.health import Ready
 from interfaces.settings import Settings
@@ -48,6 +51,7 @@ __all__ = [
     "migrate_database",
 ]
 
+T = TypeVar("T")
 LONG_TRANSACTION = 30.0
 """Seconds after which an open write transaction, which holds readers of the whole log back, is worth a warning."""
 
@@ -71,6 +75,12 @@ class Service:
         self.claims = Claims(ledger, leases, self.wakeups)
         self.artifacts = Artifacts(ObjectArtifacts(settings.artifacts_place), self.reports)
         self.rescue = Rescue(self.jobs, leases, time.monotonic)
+        self.upkeep = Upkeep(
+            {
+                "forget idempotency keys": lambda: forget_old_keys(self._log.database),
+                "add partitions": lambda: _as_owner(settings, add_partitions),
+            }
+        )
 
     def worker(self, grace: float) -> Worker:
         """A worker of this process with a name of its own, for all kinds it has handlers for."""
@@ -150,11 +160,16 @@ def language_model(settings: Settings) -> LanguageModel:
 
 def migrate_database(settings: Settings) -> list[str]:
     """Bring the schema up to date with the owner's rights; the migrations applied. Raises Unavailable."""
+    return _as_owner(settings, migrate)
+
+
+def _as_owner(settings: Settings, act: Callable[[Database], T]) -> T:
+    """Act on the database with the rights of the schema's owner."""
     owner = settings.migration_database_url or settings.database_url
     assert owner is not None
     database = Database(owner.get_secret_value())
     try:
-        return migrate(database)
+        return act(database)
     finally:
         database.close()
 

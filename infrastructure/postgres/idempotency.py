@@ -8,6 +8,7 @@ from msgspec import Struct
 from psycopg import Connection, Cursor
 
 from application.ledger import Answered, IdempotencyKey
+from infrastructure.postgres.database import Database
 
 # Waits for another transaction that has just taken the same key, and takes over one that has run out.
 TAKE = """
@@ -76,6 +77,12 @@ class KeysOfBatch(Struct):
         if refused := [name for name in self.taken if name not in self.answers]:
             columns = ([namespace for namespace, _ in refused], [key for _, key in refused])
             connection.execute(FORGET, columns, binary=True)
+
+
+def forget_old_keys(database: Database) -> int:
+    """Delete the keys that ran out; returns how many there were."""
+    with database.connection() as connection:
+        return connection.execute(FORGET_OLD).rowcount
 
 
 class PendingKeys(Struct):

@@ -12,10 +12,12 @@ from infrastructure.postgres.database import Database
 
 log = structlog.get_logger()
 MONTHS_AHEAD = 24
-PREPARE = """
+LOCK = """
 SET LOCAL lock_timeout = '60s';
+SELECT pg_advisory_xact_lock(1785684588)  -- "jobl"
+"""
+PREPARE = """
 SET LOCAL client_min_messages = warning;
-SELECT pg_advisory_xact_lock(1785684588);  -- "jobl"
 CREATE TABLE IF NOT EXISTS migrations (
   number integer PRIMARY KEY,
   name text NOT NULL,
@@ -84,12 +86,20 @@ def migrate(database: Database) -> list[str]:
     finds it done. Needs the owner's rights. Raises Unavailable.
     """
     with database.connection() as connection, connection.transaction():
+        connection.execute(LOCK)
         connection.execute(PREPARE)
         applied = _apply_missing(connection)
-        connection.execute("SELECT add_event_partitions(%s)", (MONTHS_AHEAD,))
+        _add_partitions(connection)
         if raised := connection.execute(RAISE_EPOCH).fetchone():
             log.warning("log.restored", epoch_offset=raised[0])
     return applied
+
+
+def add_partitions(database: Database) -> int:
+    """Make the partitions of the months to come; returns how many were missing. Needs the owner's rights."""
+    with database.connection() as connection, connection.transaction():
+        connection.execute(LOCK)
+        return _add_partitions(connection)
 
 
 def health(database: Database) -> Health:
@@ -101,6 +111,11 @@ def health(database: Database) -> Health:
         raise SchemaNotReady("the database has no jobledger schema; run `jobledger migrate`") from error
     assert row is not None
     return Health(*row)
+
+
+def _add_partitions(connection: Connection) -> int:
+    row = connection.execute("SELECT add_event_partitions(%s)", (MONTHS_AHEAD,)).fetchone()
+    return row[0] if row else 0
 
 
 def _apply_missing(connection: Connection) -> list[str]:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import structlog
 import uvicorn
@@ -112,7 +113,7 @@ class _Server(uvicorn.Server):
 
 async def _serve(settings: Settings, listening: socket.socket, *, announce: bool) -> None:
     service = Service(settings)
-    rescue = asyncio.create_task(service.rescue.run())
+    duties = _background(service)
     config = uvicorn.Config(
         create_app(service),
         http="httptools",
@@ -133,18 +134,23 @@ async def _serve(settings: Settings, listening: socket.socket, *, announce: bool
 
     with _told_to(stop):
         await server.serve(sockets=[listening])
-    rescue.cancel()
+    duties.cancel()
     await service.close()
 
 
 async def _work(settings: Settings, grace: float) -> None:
     service = Service(settings)
-    rescue = asyncio.create_task(service.rescue.run())
+    duties = _background(service)
     work = service.worker(grace)
     with _told_to(work.stop):
         await work.run()
-    rescue.cancel()
+    duties.cancel()
     await service.close()
+
+
+def _background(service: Service) -> "asyncio.Future[Any]":
+    """The duties that every node does beside its own; cancel it to end them."""
+    return asyncio.gather(service.rescue.run(), service.upkeep.run())
 
 
 @contextmanager

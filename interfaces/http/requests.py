@@ -47,19 +47,24 @@ async def raw_body(request: Request[Any, Any, Any]) -> bytes:
 
 def query(request: Request[Any, Any, Any], type: type[T]) -> T:
     """The query parameters as `type`, whose list fields may repeat. Raises Invalid, also for unknown ones."""
-    lists, numbers = _shape(type)
+    lists, numbers = _shape(type)  # type: ignore[arg-type]  # mypy takes type[T] for unhashable
     given: dict[str, Any] = {}
     for name, values in request.query_params.dict().items():
         if name not in lists and len(values) > 1:
             raise Invalid(FieldError(name, "is given more than once"))
         if any("\0" in value for value in values):
             raise Invalid(FieldError(name, "has a NUL character, which is not taken"))
-        number = name in numbers and re.fullmatch(r"-?[0-9]{1,18}", values[0], re.ASCII)
+        number = name in numbers and re.fullmatch(r"-?[0-9]{1,30}", values[0], re.ASCII)
         given[name] = values if name in lists else int(values[0]) if number else values[0]
     try:
         return msgspec.convert(given, type=type)
     except msgspec.ValidationError as error:
         raise Invalid(field_error(error)) from error
+
+
+@cache
+def _list_fields(type: Any) -> frozenset[str]:
+    return frozenset(f.encode_name for f in msgspec.structs.fields(type) if f.default_factory is list)
 
 
 def job_id(request: Request[Any, Any, Any]) -> UUID:

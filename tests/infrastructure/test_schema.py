@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
-from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -225,17 +224,18 @@ def test_health_names_the_oldest_open_write_transaction(own: str) -> None:
     database = Database(own)
     found = health(database)
     assert (found.schema_version, found.positions_rise) == (migrations()[-1].number, True)
+
+    def oldest() -> int | None:
+        return health(database).oldest_writer_pid
+
     with psycopg.connect(own) as writer:
+        pid = writer.info.backend_pid
         writer.execute("SELECT pg_current_xact_id()")
-
-        def oldest() -> Any:
-            return health(database).oldest_writer_pid
-
-        eventually(lambda: oldest() == writer.info.backend_pid)
+        eventually(lambda: oldest() == pid)
         seconds = health(database).oldest_writer_seconds
         assert seconds is not None
         assert 0 <= seconds < 60
-    eventually(lambda: oldest() != writer.info.backend_pid)
+    eventually(lambda: oldest() != pid)
     database.close()
 
 
