@@ -238,7 +238,7 @@ def test_a_job_is_shown_with_its_version_as_etag(service: "Service", queue: str)
     assert answer.json()["version"] == 2
 
 
-@pytest.mark.parametrize("known", ['"1"', 'W/"1"', '"7", "1"', 'W/"7" , W/"1"', "*", " * "])
+@pytest.mark.parametrize("known", ['"1"', 'W/"1"', '"7", "1"', 'W/"7" , W/"1"', "*"])
 def test_who_has_the_version_already_is_told_so(service: "Service", known: str) -> None:
     job = service.create()
     answer = service.http.get(f"/v1/jobs/{job['id']}", headers={"if-none-match": known})
