@@ -2,20 +2,23 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Protocol
 from uuid import UUID
 
+import structlog
 from msgspec import Meta, Raw, Struct
 
 from application.batcher import Batcher
 from application.errors import ApplicationError, Conflicted, Unavailable
 from application.jobs import Name
 from application.ledger import Batch, Ledger, Ready
+from application.news import ANY, News, queue_topic
 from domain.job import Cause, Job
 from domain.refusals import Refused
 
+log = structlog.get_logger()
 MOST_BYTES = 16 * 1024 * 1024
 """Of JSON that one claim hands out; fewer jobs than asked for fit when they are large."""
 POLL_SECONDS = 1.0
@@ -88,38 +91,72 @@ class HeldJobs(Protocol):
         ...
 
 
-class Wakeups(Protocol):
-    """News of queues that have work, from any node."""
-
-    async def wait(self, queues: Sequence[str], seconds: float) -> None:
-        """Return when one of the queues may have work, and at the latest after `seconds`."""
-        ...
+Release = Callable[[str, ClaimedJob, str], Awaitable[object]]
+"""Gives a job back for its worker, with a reason."""
 
 
 class Claims:
     """Hands out queued jobs."""
 
-    def __init__(self, ledger: Ledger, held: HeldJobs, wakeups: Wakeups) -> None:
+    def __init__(self, ledger: Ledger, held: HeldJobs, news: News, release: Release) -> None:
+        """`release` gives a job back that its claimer did not wait for."""
         self._ledger = ledger
+        self._release = release
+        self._given_back: set[asyncio.Task[None]] = set()
+        self._stopped = False
         self._held = held
-        self._wakeups = wakeups
+        self._news = news
         self._claims: Batcher[Claim, list[ClaimedJob]] = Batcher(
             self._execute, name="claims", weigh=lambda claim: claim.max
         )
 
     async def claim(self, claim: Claim) -> list[ClaimedJob]:
-        """The claimed jobs, as soon as there are any, and none after `claim.wait` seconds."""
+        """The claimed jobs, as soon as there are any, and none after `claim.wait` seconds.
+
+        When the caller is cancelled meanwhile, what was claimed for it is released.
+        """
         clock = asyncio.get_running_loop().time
         until = clock() + claim.wait
-        while True:
-            jobs = await self._claims.submit(claim)
-            left = until - clock()
-            if jobs or left <= 0:
-                return jobs
-            await self._wakeups.wait(claim.queues, min(left, POLL_SECONDS))
+        with self._news.listen([queue_topic(queue) for queue in claim.queues]) as ear:
+            while True:
+                jobs = await self._submit(claim)
+                left = until - clock()
+                if jobs or left <= 0 or self._stopped:
+                    return jobs
+                await ear.heard(min(left, POLL_SECONDS))
+
+    async def give_back(self, jobs: Sequence[ClaimedJob], claim: Claim) -> None:
+        """Release claimed jobs whose claimer is gone."""
+        for job in jobs:
+            try:
+                await self._release(claim.worker, job, "its claimer hung up")
+            except (Refused, ApplicationError) as refusal:
+                log.warning("release.refused", job_id=str(job.id), attempt=job.attempt, reason=str(refusal))
+
+    def stop(self, tell: Callable[[Collection[str]], None]) -> None:
+        """Let all who wait for work go, so that they can ask another server."""
+        self._stopped = True
+        tell([ANY])
 
     def close(self) -> None:
         self._claims.close()
+
+    async def _submit(self, claim: Claim) -> list[ClaimedJob]:
+        submitted = asyncio.ensure_future(self._claims.submit(claim))
+        try:
+            return await asyncio.shield(submitted)
+        except asyncio.CancelledError:
+            giving_back = asyncio.create_task(self._give_back_when_claimed(submitted, claim))
+            self._given_back.add(giving_back)
+            giving_back.add_done_callback(self._given_back.discard)
+            raise
+
+    async def _give_back_when_claimed(self, submitted: "asyncio.Future[list[ClaimedJob]]", claim: Claim) -> None:
+        try:
+            jobs = await submitted
+        except ApplicationError:
+            return
+        await self.give_back(jobs, claim)
 
     def _execute(self, claims: Sequence[Claim]) -> list[Any]:
         for _ in range(3):

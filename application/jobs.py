@@ -2,21 +2,23 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol, Self, TypeAlias
 from uuid import UUID
 
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
 from application.batcher import Batcher
 from application.commands import Command, execute
-from application.errors import IdempotencyMismatch, NotFound, PreconditionFailed
+from application.errors import FieldError, IdempotencyMismatch, Invalid, NotFound, PreconditionFailed
 from application.ledger import Answered, Batch, IdempotencyKey, Ledger
 from domain.events import Artifact, Created, JobError
 from domain.job import Cause, Job
 from domain.retry import RetryPolicy
 
 DAY = 24 * 3600.0
+SETTLING = timedelta(seconds=5)
+"""An event's time is taken just before its commit: what happened in the last moments may still be on its way."""
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 Reason: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2000)]
 Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
@@ -83,7 +85,10 @@ class Links(Struct, frozen=True):
 
 
 class JobView(Struct, frozen=True, kw_only=True):
-    """A job as it is shown. `progress` is 0..1; `worker` is who holds the job, or last did once it has ended."""
+    """A job as it is shown. `progress` is 0..1; `worker` is who holds the job, or last did once it has ended.
+
+    `settled` is there under `as_of` only: false while events of that moment may still be on their way.
+    """
 
     id: UUID
     namespace: str
@@ -111,6 +116,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     version: int
     position: str
     links: Links
+    settled: bool | UnsetType = UNSET
 
     @classmethod
     def of(cls, job: Job, position: int, heartbeat_at: datetime | None = None) -> Self:
@@ -282,12 +288,16 @@ class Views(Protocol):
         """A page of jobs and the cursor of the next. Raises Invalid for a cursor that is not this list's."""
         ...
 
-    def events(self, id: UUID, after: int, limit: int) -> list[EventView]:
-        """A job's events with versions above `after`."""
+    def fold(self, id: UUID, version: int | None = None) -> Job:
+        """The job from its events alone, up to `version`; at version 0 when it has none."""
         ...
 
-    def fold(self, id: UUID) -> Job:
-        """The job from its events alone; at version 0 when it has none."""
+    def version_at(self, id: UUID, moment: datetime) -> tuple[int, datetime]:
+        """The version that a job had at a moment, 0 before its creation; and the database's clock."""
+        ...
+
+    def position_of(self, id: UUID, version: int) -> int:
+        """The position of one of a job's events; 0 when there is none."""
         ...
 
 
@@ -323,15 +333,31 @@ class Jobs:
         """A page of jobs and the cursor of the next. Raises Invalid for a cursor that is not this list's."""
         return await asyncio.to_thread(self._views.page, wanted, sort, limit, cursor)
 
-    async def events(self, id: UUID, after: int, limit: int, namespace: str = "default") -> list[EventView]:
-        """A job's events with versions above `after`. Raises NotFound."""
-        await self.get(id, namespace)
-        return await asyncio.to_thread(self._views.events, id, after, limit)
-
     async def fold(self, id: UUID, namespace: str = "default") -> Job:
         """The job with its recorded steps, from its events. Raises NotFound."""
         await self.get(id, namespace)
         return await asyncio.to_thread(self._views.fold, id)
+
+    async def at_version(self, id: UUID, version: int, namespace: str = "default") -> JobView:
+        """The job as it was at a version, folded from the log. Raises NotFound, and Invalid beyond its versions."""
+        now = await self.get(id, namespace)
+        if not 1 <= version <= now.version:
+            raise Invalid(FieldError("at_version", f"must be 1 to {now.version}, the versions of job {id}"))
+        return await asyncio.to_thread(self._folded, id, version)
+
+    async def as_of(self, id: UUID, moment: datetime, namespace: str = "default") -> JobView:
+        """The job as it was at a moment. Raises NotFound, also before its creation, and Invalid for the future."""
+        await self.get(id, namespace)
+        version, now = await asyncio.to_thread(self._views.version_at, id, moment)
+        if moment > now:
+            raise Invalid(FieldError("as_of", f"lies in the future; it is {now.isoformat()}"))
+        if version == 0:
+            raise NotFound(f"job {id} was not created before {moment.isoformat()}")
+        view = await asyncio.to_thread(self._folded, id, version)
+        return structs.replace(view, settled=now - moment > SETTLING)
+
+    def _folded(self, id: UUID, version: int) -> JobView:
+        return JobView.of(self._views.fold(id, version), self._views.position_of(id, version))
 
     def close(self) -> None:
         """Let what is under way end."""

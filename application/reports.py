@@ -9,6 +9,7 @@ from uuid import UUID
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from application.batcher import Batcher
+from application.claims import ClaimedJob
 from application.errors import FieldError, Invalid
 from application.jobs import DAY, Jobs, Name, Reason, unknown
 from application.ledger import Batch
@@ -43,7 +44,7 @@ class ProgressReport(Report, frozen=True, kw_only=True, tag="progressed"):
             raise Invalid(FieldError("step", "is needed to record an output or a handle"))
         for field, payload in (("output", self.output), ("handle", self.handle)):
             if payload is not UNSET:
-                check_size(payload, field)
+                check_size(bytes(payload), field)
         return job.progressed(
             self.attempt,
             worker,
@@ -59,11 +60,12 @@ class ProgressReport(Report, frozen=True, kw_only=True, tag="progressed"):
 class CompletionReport(Report, frozen=True, kw_only=True, tag="completed"):
     """The attempt succeeded."""
 
-    result: Raw = Raw(b"null")
+    result: Raw | UnsetType = UNSET
 
     def decide(self, job: Job, worker: str, cause: Cause) -> list[Event]:
-        check_size(self.result, "result")
-        return job.complete(self.attempt, worker, self.result, cause)
+        result = Raw(b"null") if self.result is UNSET else self.result
+        check_size(bytes(result), "result")
+        return job.complete(self.attempt, worker, result, cause)
 
 
 class ReportedError(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,7 +86,7 @@ class FailureReport(Report, frozen=True, kw_only=True, tag="failed"):
     def decide(self, job: Job, worker: str, cause: Cause) -> list[Event]:
         detail = self.error.detail
         if detail is not UNSET:
-            check_size(detail, "error.detail")
+            check_size(bytes(detail), "error.detail")
         error = JobError(type=self.error.type, message=self.error.message, detail=detail)
         return job.fail(
             self.attempt,
@@ -203,6 +205,10 @@ class Reports:
     async def say_all(self, worker: str, reports: Sequence[AnyReport], trace: str | None = None) -> list[Any]:
         """For each report its answer, or the exception that says why not; in order, each on its own merits."""
         return await asyncio.gather(*(self.say(worker, report, trace) for report in reports), return_exceptions=True)
+
+    async def release(self, worker: str, job: ClaimedJob, reason: str) -> Reported:
+        """Give a job back for its worker."""
+        return await self.say(worker, ReleaseReport(job_id=job.id, attempt=job.attempt, reason=reason), job.trace)
 
     def close(self) -> None:
         self._beats.close()

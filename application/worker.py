@@ -10,10 +10,11 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
-from application.claims import Claim, ClaimedJob, Wakeups
+from application.claims import Claim, ClaimedJob
 from application.errors import ApplicationError, Unavailable
 from application.handlers import MAX_OUTPUT, GiveUp, Handler, RetryLater
 from application.jobs import DAY
+from application.news import Listening, News, queue_topic
 from application.reports import (
     AnyReport,
     CancelReport,
@@ -66,7 +67,7 @@ class Worker:
         name: str,
         handlers: Mapping[str, Handler],
         service: Service,
-        wakeups: Wakeups,
+        news: News,
         *,
         queues: Sequence[str] = ("default",),
         capacity: int = 10,
@@ -76,7 +77,7 @@ class Worker:
         self._name = name
         self._handlers = handlers
         self._service = service
-        self._wakeups = wakeups
+        self._news = news
         self._queues = list(queues)
         self._capacity = capacity
         self._grace = grace
@@ -94,14 +95,15 @@ class Worker:
         log.info("worker.started", worker=self._name, kinds=sorted(self._handlers), queues=self._queues)
         beats = asyncio.create_task(self._heartbeat())
         try:
-            while not self._stopping.is_set():
-                await self._claim()
+            with self._news.listen([queue_topic(queue) for queue in self._queues]) as ear:
+                while not self._stopping.is_set():
+                    await self._claim(ear)
             await self._drain()
         finally:
             beats.cancel()
         log.info("worker.stopped", worker=self._name)
 
-    async def _claim(self) -> None:
+    async def _claim(self, ear: Listening) -> None:
         """Fill the free capacity; when there was less work than room, wait for news."""
         room = self._capacity - len(self._running)
         if room <= 0:
@@ -117,7 +119,7 @@ class Worker:
         for job in jobs:
             self._start(job)
         if len(jobs) < room:
-            await _first(self._wakeups.wait(self._queues, POLL_SECONDS), self._stopping.wait())
+            await _first(ear.heard(POLL_SECONDS), self._stopping.wait())
 
     def _start(self, job: ClaimedJob) -> None:
         log.info("job.claimed", job_id=str(job.id), kind=job.kind, attempt=job.attempt, worker=self._name)

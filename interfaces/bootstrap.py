@@ -7,7 +7,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ from uuid import UUID
 from application.artifacts import Artifacts
 from application.claims import Claim, ClaimedJob, Claims
 from application.errors import ApplicationError
+from application.following import Following
 from application.handlers import Handler, handler_for, registry
 from application.jobs import Jobs
 from application.language import LanguageModel
@@ -29,6 +30,7 @@ from infrastructure.artifacts import ObjectArtifacts
 from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPostgres
 from infrastructure.language.offline import OfflineModel
 from infrastructure.logs import configure as configure_logs
+from infrastructure.news import LocalNews
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.idempotency import forget_old_keys
 from infrastructure.postgres.jobs import PostgresViews
@@ -37,7 +39,6 @@ from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.notifications import Listener, Notifier
 from infrastructure.postgres.schema import add_partitions, health, migrate, migrations
-from infrastructure.wakeups import LocalWakeups
 from interfaces.http.health import Ready
 from interfaces.settings import Settings
 
@@ -64,15 +65,17 @@ class Service:
         dsn, prepare = settings.database_url.get_secret_value(), settings.prepare == "on"
         self._settings = settings
         self._log = Log(dsn, prepare=prepare)
-        self.wakeups = LocalWakeups()
+        self.news = LocalNews()
         self._notifier = Notifier(self._log.database)
         listen = settings.listen_url.get_secret_value() if settings.listen_url else dsn
-        self._listener = Listener(Database(listen), self.wakeups.wake)
+        self._listener = Listener(Database(listen), self.news.tell)
         leases = PostgresLeases(self._log.database)
-        ledger = PostgresLedger(self._log, self._announce)
-        self.jobs = Jobs(ledger, PostgresViews(self._log))
+        ledger = PostgresLedger(self._log, self._tell)
+        views = PostgresViews(self._log)
+        self.jobs = Jobs(ledger, views)
+        self.following = Following(self.jobs, views, self.news)
         self.reports = Reports(self.jobs, leases)
-        self.claims = Claims(ledger, leases, self.wakeups)
+        self.claims = Claims(ledger, leases, self.news, self.reports.release)
         self.artifacts = Artifacts(ObjectArtifacts(settings.artifacts_place), self.reports)
         self.rescue = Rescue(self.jobs, leases, time.monotonic)
         self.upkeep = Upkeep(
@@ -85,7 +88,7 @@ class Service:
     def worker(self, grace: float) -> Worker:
         """A worker of this process with a name of its own, for all kinds it has handlers for."""
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        return Worker(name, handlers(self._settings), _WorkerService(self), self.wakeups, grace=grace)
+        return Worker(name, handlers(self._settings), _WorkerService(self), self.news, grace=grace)
 
     def readiness(self) -> Ready:
         """Whether the database answers and its schema is ours. Blocks."""
@@ -107,18 +110,23 @@ class Service:
             )
         return Ready("not-ready" if reasons else "ready", reasons, warnings)
 
+    def let_go(self) -> None:
+        """Answer all who wait for something, so that the server can stop and they can ask another."""
+        self.following.stop(self.news.tell)
+        self.claims.stop(self.news.tell)
+
     async def close(self) -> None:
         """End what is under way, then the connections."""
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        for part in (self.claims, self.reports, self.jobs, self._notifier, self._listener):
+        for part in (self.claims, self.reports, self.following, self.jobs, self._notifier, self._listener):
             part.close()
         self._log.close()
 
-    def _announce(self, queues: set[str]) -> None:
-        self.wakeups.wake(queues)
-        self._notifier.announce(queues)
+    def _tell(self, topics: Collection[str]) -> None:
+        self.news.tell(topics)
+        self._notifier.tell(topics)
 
 
 class _WorkerService:

@@ -3,7 +3,7 @@
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,8 +14,9 @@ from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
 from application.errors import FieldError, Invalid
+from application.following import History, LogEntry, LogFilter
 from application.jobs import EventView, Filter, JobView, Links, Sort
-from domain.events import Artifact, Event, JobError
+from domain.events import Artifact, JobError
 from domain.events import decode as decode_event
 from domain.ids import first_id
 from domain.job import Job
@@ -48,7 +49,7 @@ WHERE jobs.id = x.id
 # from one to the next, so that neither jobs of kinds nobody here handles nor jobs that are not due yet, however many
 # and however high their priority, are walked over. Within a priority the oldest of all lanes come first; lanes of
 # lower priority are looked at only while the higher ones did not fill the claim. Rows that another claimer has locked
-# are passed over.
+# are passed over. The clock is the statement's, since the volatile clock_timestamp() could not end an index scan.
 READY = """
 WITH RECURSIVE wanted AS (
   SELECT queue FROM unnest(%(queues)s::text[]) AS x (queue)
@@ -88,7 +89,7 @@ CROSS JOIN LATERAL (
     SELECT jobs.id, jobs.run_at
     FROM jobs
     WHERE status = 'queued' AND jobs.queue = lanes.queue AND jobs.kind = lanes.kind
-      AND jobs.priority = level.priority AND run_at <= clock_timestamp() AND jobs.id <> ALL(%(taken)s::uuid[])
+      AND jobs.priority = level.priority AND run_at <= statement_timestamp() AND jobs.id <> ALL(%(taken)s::uuid[])
     ORDER BY run_at, id
     LIMIT %(count)s
     FOR UPDATE SKIP LOCKED
@@ -107,13 +108,39 @@ version, position
 BY_ID = f"""
 SELECT {COLUMNS} FROM jobs LEFT JOIN leases ON leases.job_id = jobs.id WHERE id = ANY(%b::uuid[])
 """  # noqa: S608  the columns are ours
-EVENTS = """
-SELECT originator_version, notification_id, topic, hash, state
-FROM events
-WHERE originator_id = %b AND originator_version > %b
-ORDER BY originator_version
-LIMIT %b
+VERSIONS = "SELECT id, version FROM jobs WHERE id = ANY(%b::uuid[])"
+HISTORIES = """
+SELECT n, id, event.*
+FROM unnest(%b::uuid[], %b::int8[], %b::int8[]) WITH ORDINALITY AS wanted (id, after, most, n)
+CROSS JOIN LATERAL (
+  SELECT originator_version, notification_id, topic, hash, state
+  FROM events
+  WHERE originator_id = wanted.id AND originator_version > wanted.after
+  ORDER BY originator_version
+  LIMIT wanted.most
+) AS event
+ORDER BY n, originator_version
 """
+LOG = """
+SELECT notification_id, namespace, kind, originator_id, originator_version, topic, hash, state
+FROM events JOIN jobs ON jobs.id = originator_id
+WHERE notification_id > %s AND notification_id < safe_position() AND {}
+ORDER BY notification_id
+LIMIT %s
+"""
+LOG_END = """
+SELECT coalesce((
+    SELECT notification_id FROM events WHERE notification_id < safe_position() ORDER BY notification_id DESC LIMIT 1
+  ), 0),
+  EXISTS (SELECT FROM events WHERE notification_id >= safe_position())
+"""
+VERSION_AT = """
+SELECT coalesce((
+    SELECT max(originator_version) FROM events WHERE originator_id = %b AND recorded_at <= %b
+  ), 0),
+  clock_timestamp()
+"""
+POSITION_OF = "SELECT notification_id FROM events WHERE originator_id = %b AND originator_version = %b"
 _error = Decoder(JobError).decode
 _artifacts = Decoder(list[Artifact]).decode
 
@@ -171,19 +198,50 @@ class PostgresViews:
         views = [_view(row) for row in rows[:limit]]
         return views, _cursor(views[-1], list_id) if len(rows) > limit else None
 
-    def events(self, id: UUID, after: int, limit: int) -> list[EventView]:
+    def histories(self, wanted: Sequence[History]) -> list[list[EventView]]:
+        columns = ([w.job_id for w in wanted], [w.after for w in wanted], [w.limit for w in wanted])
+        histories: list[list[EventView]] = [[] for _ in wanted]
         with self._database.connection() as connection:
-            rows = connection.execute(EVENTS, (id, after, limit), binary=True).fetchall()
+            for n, *row in connection.execute(HISTORIES, columns, binary=True):
+                histories[n - 1].append(event_view(*row))
+        return histories
+
+    def versions(self, ids: Collection[UUID]) -> dict[UUID, int]:
+        with self._database.connection() as connection:
+            return dict(connection.execute(VERSIONS, (list(ids),), binary=True).fetchall())
+
+    def log(self, after: int, limit: int, wanted: LogFilter | None) -> list[LogEntry]:
+        conditions, values = _log_conditions(wanted)
+        query = sql.SQL(LOG).format(sql.SQL(" AND ").join(conditions))
+        with self._database.connection() as connection:
+            rows = connection.execute(query, [after, *values, limit], binary=True).fetchall()
         return [
-            event_view(id, version, position, topic, bytes(hash), decode_event(state))
-            for version, position, topic, hash, state in rows
+            LogEntry(position, namespace, kind, event_view(id, version, position, topic, hash, state))
+            for position, namespace, kind, id, version, topic, hash, state in rows
         ]
 
-    def fold(self, id: UUID) -> Job:
-        return self._log.fold(id)
+    def log_end(self) -> tuple[int, bool]:
+        with self._database.connection() as connection:
+            end, lagging = connection.execute(LOG_END, binary=True).fetchone() or (0, False)
+        return end, lagging
+
+    def fold(self, id: UUID, version: int | None = None) -> Job:
+        return self._log.fold(id, to=version)
+
+    def version_at(self, id: UUID, moment: datetime) -> tuple[int, datetime]:
+        with self._database.connection() as connection:
+            row = connection.execute(VERSION_AT, (id, moment), binary=True).fetchone()
+        assert row is not None
+        return row[0], row[1]
+
+    def position_of(self, id: UUID, version: int) -> int:
+        with self._database.connection() as connection:
+            row = connection.execute(POSITION_OF, (id, version), binary=True).fetchone()
+        return row[0] if row else 0
 
 
-def event_view(id: UUID, version: int, position: int, topic: str, hash: bytes, event: Event) -> EventView:
+def event_view(id: UUID, version: int, position: int, topic: str, hash: bytes, state: bytes) -> EventView:
+    event = decode_event(state)
     shared = ("at", "by", "trace")
     said = {field: getattr(event, field) for field in event.__struct_fields__ if field not in shared}
     return EventView(
@@ -194,7 +252,7 @@ def event_view(id: UUID, version: int, position: int, topic: str, hash: bytes, e
         at=event.at,
         by=event.by,
         trace=event.trace,
-        hash=hash.hex(),
+        hash=bytes(hash).hex(),
         data={field: value for field, value in said.items() if value is not UNSET},
     )
 
@@ -271,6 +329,28 @@ def _view(row: tuple[Any, ...]) -> JobView:
         position=str(row[24]),
         links=Links.to(row[0]),
     )
+
+
+def _log_conditions(wanted: LogFilter | None) -> tuple[list[sql.Composable], list[Any]]:
+    """The WHERE clauses of a filter of the whole log, and their values, in order."""
+    if wanted is None:
+        return [sql.SQL("true")], []
+    conditions: list[sql.Composable] = [sql.SQL("namespace = %s")]
+    values: list[Any] = [wanted.namespace]
+    for column, alternatives in (("topic", wanted.type), ("kind", wanted.kind)):
+        if alternatives:
+            conditions.append(sql.SQL("{} = ANY(%s)").format(sql.Identifier(column)))
+            values.append(list(alternatives))
+    if wanted.actor:
+        conditions.append(sql.SQL("convert_from(state, 'UTF8')::json ->> 'by' = ANY(%s)"))
+        values.append(list(wanted.actor))
+    if wanted.begin:
+        conditions.append(sql.SQL("recorded_at >= %s"))
+        values.append(wanted.begin)
+    if wanted.end:
+        conditions.append(sql.SQL("recorded_at < %s"))
+        values.append(wanted.end)
+    return conditions, values
 
 
 def _conditions(wanted: Filter) -> tuple[list[sql.Composable], list[Any]]:

@@ -17,6 +17,7 @@ from psycopg import Connection
 from application.errors import BatchRefused, Conflicted, Unavailable, UnreadableStream
 from application.jobs import unknown
 from application.ledger import Answered, IdempotencyKey, Ready
+from application.news import ANY, job_topic, queue_topic
 from domain.audit import GENESIS
 from domain.events import Event, decode
 from domain.ids import job_ids
@@ -40,6 +41,8 @@ XACT_STATUS = "SELECT pg_xact_status(%s::text::xid8)"
 RECORDED = "SELECT hash FROM events WHERE originator_id = %s AND originator_version = %s"
 SETTLE_SECONDS = 5.0
 """How long a commit whose answer was lost is looked for."""
+MOST_NAMED = 300
+"""Jobs of a batch that are told of by name."""
 CACHED = 4096
 LARGEST_CACHED = 16 * 1024
 """Jobs kept in memory, and the bytes of payload that one of them may have: 64 MiB at the most."""
@@ -75,12 +78,12 @@ class StreamCache:
 
 
 class PostgresLedger:
-    """Opens batches on the log. `announce` is told the queues that got work, after the commit."""
+    """Opens batches on the log. `tell` is given the topics of what a batch moved, after the commit."""
 
-    def __init__(self, log: Log, announce: Callable[[set[str]], None]) -> None:
+    def __init__(self, log: Log, tell: Callable[[Collection[str]], None]) -> None:
         self._database = log.database
         self._mapper: Mapper[UUID] = log.mapper
-        self._announce = announce
+        self._tell = tell
         self._cache = StreamCache()
 
     @contextmanager
@@ -97,8 +100,8 @@ class PostgresLedger:
         finally:
             self._database.give_back(connection)
         self._cache.keep(batch.streams.values())
-        if queues := batch.queues_with_work():
-            self._announce(queues)
+        if topics := batch.topics():
+            self._tell(topics)
 
     def _begin(self, job_ids: list[UUID], keys: Collection[IdempotencyKey]) -> tuple[Connection, "PostgresBatch"]:
         """Nothing was asked yet, so a connection that broke while it was idle is simply replaced."""
@@ -266,10 +269,13 @@ class PostgresBatch:
             raise Conflicted
         return True
 
-    def queues_with_work(self) -> set[str]:
-        """The queues of jobs that now wait and are due."""
+    def topics(self) -> Collection[str]:
+        """The queues of jobs that now wait and are due, and the jobs that moved, if they are not too many to name."""
         jobs = self._jobs.jobs.values()
-        return {job.queue for job in jobs if job.status == "queued" and job.run_at <= self.now}
+        queues = {queue_topic(job.queue) for job in jobs if job.status == "queued" and job.run_at <= self.now}
+        if len(self._jobs.moved) > MOST_NAMED:
+            return {*queues, ANY}
+        return queues | {job_topic(id) for id in self._jobs.moved}
 
 
 def _load(connection: Connection, cache: StreamCache, versions: dict[UUID, int]) -> dict[UUID, Stream | Exception]:

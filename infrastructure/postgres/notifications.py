@@ -1,7 +1,7 @@
-"""News of queues that have work: told after the commit, heard on every node, and looked for anyway."""
+"""News between nodes: told by NOTIFY after the commit, heard by one LISTEN connection on each."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 import psycopg
@@ -11,35 +11,39 @@ from msgspec.json import decode, encode
 from psycopg import Connection
 
 from application.errors import Unavailable
+from application.news import ANY
 from infrastructure.postgres.database import Database
 
 log = structlog.get_logger()
-CHANNEL = "jobledger_work"
+CHANNEL = "jobledger"
+MOST_TOPICS = 150
+"""In one message; Postgres takes 8 000 bytes, and the longest topic of ours has about 50, rarely more."""
 LONGEST_PAYLOAD = 7_900
-"""Bytes; Postgres takes 8 000."""
-ANY_QUEUE = "*"
+MOST_MESSAGES = 8
+"""At a time; what does not fit is told as ANY."""
+NOTIFY = "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS x (payload)"
 RETRY_SECONDS = 1.0
 LOOK_SECONDS = 0.5
 
 
 class Notifier:
-    """Tells the other nodes which queues got work, one message for all that gathered while the last one was sent.
+    """Tells the other nodes what happened, all at once that gathered while the last news was sent.
 
     NOTIFY takes a lock of the whole cluster at commit, so it is never part of an append.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queues: set[str] = set()
+        self._topics: set[str] = set()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
         self._thread.start()
 
-    def announce(self, queues: set[str]) -> None:
-        """Tell, soon, that `queues` have work. Never blocks and never fails: whoever waits also looks for itself."""
+    def tell(self, topics: Collection[str]) -> None:
+        """Tell, soon. Never blocks and never fails: whoever waits for news also looks for itself."""
         with self._changed:
-            self._queues |= queues
+            self._topics.update(topics)
             self._changed.notify()
 
     def close(self) -> None:
@@ -51,21 +55,21 @@ class Notifier:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queues or self._stopping)
+                self._changed.wait_for(lambda: self._topics or self._stopping)
                 if self._stopping:
                     return
-                queues, self._queues = self._queues, set()
+                topics, self._topics = self._topics, set()
             with suppress(Unavailable, psycopg.Error), self._database.connection() as connection:
-                connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, _payload(queues)))
+                connection.execute(NOTIFY, (CHANNEL, _payloads(topics)))
 
 
 class Listener:
-    """Hears which queues got work and calls `heard` with them, on its own thread, until closed.
+    """Hears what other nodes tell and calls `heard` with the topics, on its own thread, until closed.
 
     Keeps one connection, past any pooler, and makes a new one whenever it breaks.
     """
 
-    def __init__(self, database: Database, heard: Callable[[set[str]], None]) -> None:
+    def __init__(self, database: Database, heard: Callable[[Collection[str]], None]) -> None:
         self._database = database
         self._heard = heard
         self._stopping = threading.Event()
@@ -87,19 +91,22 @@ class Listener:
 
     def _listen(self, connection: Connection) -> None:
         connection.execute(f"LISTEN {CHANNEL}")
-        self._heard({ANY_QUEUE})  # whatever came while nobody listened
+        self._heard({ANY})  # whatever came while nobody listened
         while not self._stopping.is_set():
             for notification in connection.notifies(timeout=LOOK_SECONDS):
-                self._heard(_queues(notification.payload))
+                self._heard(_topics(notification.payload))
 
 
-def _payload(queues: set[str]) -> str:
-    payload = encode(sorted(queues))
-    return payload.decode() if len(payload) <= LONGEST_PAYLOAD else f'["{ANY_QUEUE}"]'
+def _payloads(topics: set[str]) -> list[str]:
+    if ANY in topics or len(topics) > MOST_TOPICS * MOST_MESSAGES:
+        return [f'["{ANY}"]']
+    ordered = sorted(topics)
+    payloads = [encode(ordered[n : n + MOST_TOPICS]).decode() for n in range(0, len(ordered), MOST_TOPICS)]
+    return payloads if all(len(p.encode()) <= LONGEST_PAYLOAD for p in payloads) else [f'["{ANY}"]']
 
 
-def _queues(payload: str) -> set[str]:
+def _topics(payload: str) -> Collection[str]:
     try:
         return decode(payload, type=set[str])
     except MsgspecError:
-        return {ANY_QUEUE}
+        return {ANY}

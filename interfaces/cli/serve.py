@@ -131,6 +131,7 @@ async def _serve(settings: Settings, listening: socket.socket, *, announce: bool
 
     def stop() -> None:
         server.should_exit = True
+        service.let_go()
 
     with _told_to(stop):
         await server.serve(sockets=[listening])
@@ -150,7 +151,7 @@ async def _work(settings: Settings, grace: float) -> None:
 
 def _background(service: Service) -> "asyncio.Future[Any]":
     """The duties that every node does beside its own; cancel it to end them."""
-    return asyncio.gather(service.rescue.run(), service.upkeep.run())
+    return asyncio.gather(service.rescue.run(), service.upkeep.run(), service.following.run(service.news.tell))
 
 
 @contextmanager

@@ -6,9 +6,19 @@ from litestar import Litestar
 from litestar.datastructures import State
 
 from interfaces.http.artifacts import get_artifact, list_artifacts
+from interfaces.http.events import get_log
 from interfaces.http.guard import only_from_loopback
 from interfaces.http.health import explain_problem, live, ready
-from interfaces.http.jobs import cancel_job, create_job, create_jobs, get_events, get_job, list_jobs, retry_job
+from interfaces.http.jobs import (
+    cancel_job,
+    create_job,
+    create_jobs,
+    get_diff,
+    get_events,
+    get_job,
+    list_jobs,
+    retry_job,
+)
 from interfaces.http.openapi import get_description
 from interfaces.http.problems import answer_problem
 from interfaces.http.visualizations import create_visualization, get_page, get_visualization
@@ -23,7 +33,9 @@ def create_app(service: Any) -> Litestar:
             create_jobs,
             list_jobs,
             get_job,
+            get_diff,
             get_events,
+            get_log,
             cancel_job,
             retry_job,
             list_artifacts,

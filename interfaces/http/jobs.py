@@ -1,14 +1,19 @@
 """Jobs over HTTP: asking for them, changing their course, and looking at them."""
 
+import re
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 from uuid import UUID
 
 from litestar import Request, Response, get, post
+from litestar.response import Stream
 from msgspec import Meta, MsgspecError, Raw, Struct
 from msgspec.json import decode, encode
 
+from application.differences import Diff, changes
 from application.errors import FieldError, Invalid, TooLarge
+from application.following import Following
 from application.jobs import (
     Accepted,
     Cancel,
@@ -26,8 +31,20 @@ from application.jobs import (
 from application.payload import check_size
 from interfaces.http.problems import field_error
 from interfaces.http.requests import BODY, LARGE_BODY, asked, job_id, json_body, query, raw_body, versions
+from interfaces.http.streams import (
+    COMMENT,
+    COMMENT_SECONDS,
+    SSE,
+    last_event_id,
+    ndjson,
+    server_sent,
+    sse,
+    wanted_format,
+)
 
 MOST_IN_BATCH = 10_000
+LONGEST_WAIT = 60
+LINES_PAGE = 1000
 JSON = "application/json"
 
 
@@ -99,7 +116,19 @@ class JobsQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 class EventsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     after_version: Annotated[int, Meta(ge=0, le=2**53)] = 0
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    limit: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+
+
+class MomentQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """A version of the job, or a moment of its history."""
+
+    at_version: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+    as_of: Moment | None = None
+
+
+class DiffQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}):
+    begin: Annotated[int, Meta(ge=1, le=2**53)]
+    end: Annotated[int, Meta(ge=1, le=2**53)]
 
 
 class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,20 +170,56 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/v1/jobs/{job_id:str}")
 async def get_job(request: Request[Any, Any, Any]) -> Response[bytes]:
-    query(request, NoQuery)
-    view = await _jobs(request).get(job_id(request))
-    if _matches(request.headers.get("if-none-match"), view.version):
-        return Response(b"", status_code=304, media_type=JSON, headers={"ETag": f'"{view.version}"'})
-    return Response(encode(view), media_type=JSON, headers={"ETag": f'"{view.version}"'})
+    moment = query(request, MomentQuery)
+    id = job_id(request)
+    if moment.at_version is not None and moment.as_of is not None:
+        raise Invalid(FieldError("as_of", "and at_version exclude each other"))
+    if moment.at_version is not None:
+        return _answer(request, await _jobs(request).at_version(id, moment.at_version))
+    if moment.as_of is not None:
+        return _answer(request, await _jobs(request).as_of(id, moment.as_of))
+    if (seconds := _wait(request)) is not None:
+        known = versions(request.headers.get("if-none-match")) or (None,)
+        view = await _following(request).changed(id, known[0], seconds)
+        return _answer(request, view, {"Preference-Applied": f"wait={seconds}"})
+    return _answer(request, await _jobs(request).get(id))
+
+
+@get("/v1/jobs/{job_id:str}/diff")
+async def get_diff(request: Request[Any, Any, Any]) -> Response[bytes]:
+    asked_for = query(request, DiffQuery)
+    id, jobs = job_id(request), _jobs(request)
+    now = await jobs.get(id)
+    for field, version in (("from", asked_for.begin), ("to", asked_for.end)):
+        if version > now.version:
+            raise Invalid(FieldError(field, f"must be 1 to {now.version}, the versions of job {id}"))
+    if asked_for.begin > asked_for.end:
+        raise Invalid(FieldError("from", "must not be above `to`"))
+    before, after = await jobs.at_version(id, asked_for.begin), await jobs.at_version(id, asked_for.end)
+    events = await _following(request).page(id, asked_for.begin, asked_for.end - asked_for.begin)
+    diff = Diff(id, asked_for.begin, asked_for.end, changes(before, after), events)
+    return Response(encode(diff), media_type=JSON)
 
 
 @get("/v1/jobs/{job_id:str}/events")
-async def get_events(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def get_events(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     wanted = query(request, EventsQuery)
-    items = await _jobs(request).events(job_id(request), wanted.after_version, wanted.limit + 1)
-    more = len(items) > wanted.limit
-    page = EventPage(items[: wanted.limit], items[wanted.limit - 1].version if more else None)
-    return Response(encode(page), media_type=JSON)
+    id, following = job_id(request), _following(request)
+    job = await _jobs(request).get(id)
+    match wanted_format(request):
+        case "sse":
+            seen = last_event_id(request)
+            after = wanted.after_version if seen is None else seen
+            if job.finished_at is not None and after >= job.version:
+                return Response(b"", status_code=204, media_type=SSE)
+            return sse(_live(following, id, after))
+        case "ndjson":
+            return ndjson(_lines(following, id, wanted.after_version, wanted.limit))
+        case "json":
+            limit = wanted.limit or 1000
+            items = await following.page(id, wanted.after_version, limit + 1)
+            page = EventPage(items[:limit], items[limit - 1].version if len(items) > limit else None)
+            return Response(encode(page), media_type=JSON)
 
 
 @post("/v1/jobs/{job_id:str}/cancellations", request_max_body_size=BODY)
@@ -191,6 +256,42 @@ async def answer_job(request: Request[Any, Any, Any], accepted: Accepted) -> Res
 def _jobs(request: Request[Any, Any, Any]) -> Jobs:
     jobs: Jobs = request.app.state.service.jobs
     return jobs
+
+
+def _following(request: Request[Any, Any, Any]) -> Following:
+    following: Following = request.app.state.service.following
+    return following
+
+
+def _answer(request: Request[Any, Any, Any], view: JobView, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """The job, or 304 when the caller has that version already."""
+    headers = {**(headers or {}), "ETag": f'"{view.version}"'}
+    if _matches(request.headers.get("if-none-match"), view.version):
+        return Response(b"", status_code=304, media_type=JSON, headers=headers)
+    return Response(encode(view), media_type=JSON, headers=headers)
+
+
+def _wait(request: Request[Any, Any, Any]) -> int | None:
+    """The seconds of a `Prefer: wait=…` header (RFC 7240), 60 at the most."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\b", request.headers.get("prefer", ""), re.IGNORECASE)
+    return min(int(found[1]), LONGEST_WAIT) if found else None
+
+
+async def _live(following: Following, id: UUID, after: int) -> AsyncIterator[bytes]:
+    yield COMMENT
+    async for events in following.events(id, after, COMMENT_SECONDS):
+        yield b"".join(server_sent(event.version, event, event) for event in events) or COMMENT
+
+
+async def _lines(following: Following, id: UUID, after: int, limit: int | None) -> AsyncIterator[bytes]:
+    """The events there are now, a page in memory at a time."""
+    left = limit if limit is not None else 2**62
+    while left > 0:
+        events = await following.page(id, after, min(left, LINES_PAGE))
+        yield b"".join(encode(event) + b"\n" for event in events)
+        if len(events) < min(left, LINES_PAGE):
+            return
+        after, left = events[-1].version, left - len(events)
 
 
 def _replayed(accepted: Accepted) -> dict[str, str]:

@@ -9,21 +9,26 @@ from msgspec import Struct
 from msgspec.json import encode, schema_components
 
 from application.claims import Claim
+from application.differences import Diff
 from application.jobs import JobView, NewJob
 from application.language import Question
 from interfaces.http.artifacts import ArtifactPage
+from interfaces.http.events import CloudEventPage, LogPage, LogQuery
 from interfaces.http.health import Live, Ready
 from interfaces.http.jobs import (
     Cancellation,
     CreatedJobs,
+    DiffQuery,
     EventPage,
     EventsQuery,
     JobPage,
     JobsQuery,
+    MomentQuery,
     NewJobs,
     RetryRequest,
 )
 from interfaces.http.problems import KINDS, PROBLEM_JSON, Problem
+from interfaces.http.streams import NDJSON, SSE
 from interfaces.http.visualizations import VisualizationView
 from interfaces.http.workers import ClaimedJobs, ReportResults, ReportsRequest
 
@@ -38,7 +43,9 @@ class Answer(Struct, frozen=True):
     status: int
     description: str
     body: type | None = None
+    or_body: type | None = None
     media_type: str = "application/json"
+    also: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
 
 
@@ -67,6 +74,7 @@ HEADERS: dict[str, Json] = {
         "description": "true when the key was used before and this is the job of that time",
         "schema": {"type": "string", "enum": ["true"]},
     },
+    "Preference-Applied": {"description": "How long the answer was held at most", "schema": {"type": "string"}},
     "Content-Range": {"description": "Which bytes these are", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
 }
@@ -77,9 +85,16 @@ REQUEST_HEADERS: dict[str, Json] = {
     },
     "If-Match": {"description": 'Act only on this version of the job: "3"', "schema": {"type": "string"}},
     "If-None-Match": {"description": 'Answer 304 for this version: "3"', "schema": {"type": "string"}},
+    "Prefer": {
+        "description": "wait=20: hold the answer, 60 s at most, until the job moves on from the version that "
+        "If-None-Match names or, without one, has finished.",
+        "schema": {"type": "string"},
+    },
+    "Last-Event-ID": {"description": "Go on after this message.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
     "Range": {"description": "Which bytes to send: bytes=0-999", "schema": {"type": "string"}},
 }
 EVERYWHERE = ("forbidden",)
+STREAMS = (NDJSON, SSE)
 READS = ("invalid", "not-found", "unavailable", "internal")
 WRITES = ("invalid", "too-large", "unsupported-media-type", "unavailable", "internal")
 ACCEPTED = Answer(202, "The job", JobView, headers=("ETag", "Location", "Idempotency-Replayed"))
@@ -122,11 +137,12 @@ OPERATIONS = (
         method="get",
         path="/v1/jobs/{job_id}",
         id="get_job",
-        summary="A job as it is now",
+        summary="A job as it is, or was at a version or a moment",
         tag="jobs",
-        request_headers=("If-None-Match",),
+        query=MomentQuery,
+        request_headers=("If-None-Match", "Prefer"),
         answers=(
-            Answer(200, "The job", JobView, headers=("ETag",)),
+            Answer(200, "The job", JobView, headers=("ETag", "Preference-Applied")),
             Answer(304, "The job is still at that version", headers=("ETag",)),
         ),
         problems=READS,
@@ -138,8 +154,33 @@ OPERATIONS = (
         summary="A job's history",
         tag="jobs",
         query=EventsQuery,
-        answers=(Answer(200, "A page of events", EventPage),),
+        request_headers=("Last-Event-ID",),
+        answers=(
+            Answer(200, "Events: a page, or a stream as Accept asks", EventPage, also=STREAMS),
+            Answer(204, "The job has finished, and there is nothing after Last-Event-ID"),
+        ),
         problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}/diff",
+        id="diff_job",
+        summary="What changed between two versions of a job",
+        tag="jobs",
+        query=DiffQuery,
+        answers=(Answer(200, "The changes and the events that made them", Diff),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/events",
+        id="list_log",
+        summary="The whole log, in order",
+        tag="audit",
+        query=LogQuery,
+        request_headers=("Last-Event-ID",),
+        answers=(Answer(200, "Events: a page, or a stream as Accept asks", LogPage, CloudEventPage, also=STREAMS),),
+        problems=("invalid", "unavailable", "internal"),
     ),
     Operation(
         method="post",
@@ -270,7 +311,9 @@ OPERATIONS = (
 
 def describe() -> Json:
     """The whole description, as JSON."""
-    types = {Problem} | {t for o in OPERATIONS for t in (o.body, o.query, *(a.body for a in o.answers)) if t}
+    types = {Problem} | {
+        t for o in OPERATIONS for t in (o.body, o.query, *(b for a in o.answers for b in (a.body, a.or_body))) if t
+    }
     ordered = sorted(types, key=lambda t: t.__name__)
     schemas, components = schema_components(ordered, ref_template=REF)
     refs = dict(zip(ordered, schemas, strict=True))
@@ -323,7 +366,8 @@ def _parameters(operation: Operation, components: Json) -> list[Json]:
     if operation.query is not None:
         properties = components[operation.query.__name__]["properties"]
         for field in msgspec.structs.fields(operation.query):
-            parameters.append({"name": field.name, "in": "query", "required": False, "schema": properties[field.name]})
+            name = field.encode_name
+            parameters.append({"name": name, "in": "query", "required": field.required, "schema": properties[name]})
     parameters.extend({"name": name, "in": "header", **REQUEST_HEADERS[name]} for name in operation.request_headers)
     return parameters
 
@@ -333,7 +377,9 @@ def _answer(answer: Answer, refs: dict[type, Json]) -> Json:
     if answer.headers:
         described["headers"] = {name: HEADERS[name] for name in answer.headers}
     if answer.body is not None:
-        described["content"] = {answer.media_type: {"schema": refs[answer.body]}}
+        text = {media_type: {"schema": {"type": "string"}} for media_type in answer.also}
+        schema = {"anyOf": [refs[answer.body], refs[answer.or_body]]} if answer.or_body else refs[answer.body]
+        described["content"] = {answer.media_type: {"schema": schema}, **text}
     elif answer.status in (200, 206):
         described["content"] = {answer.media_type: {"schema": {"type": "string", "format": "binary"}}}
     return described

@@ -62,11 +62,6 @@ def query(request: Request[Any, Any, Any], type: type[T]) -> T:
         raise Invalid(field_error(error)) from error
 
 
-@cache
-def _list_fields(type: Any) -> frozenset[str]:
-    return frozenset(f.encode_name for f in msgspec.structs.fields(type) if f.default_factory is list)
-
-
 def job_id(request: Request[Any, Any, Any]) -> UUID:
     """The id in the path. Raises Invalid for what is no UUID."""
     given = request.path_params["job_id"]
@@ -107,8 +102,14 @@ def _shape(type: type[Any]) -> tuple[frozenset[str], frozenset[str]]:
     assert isinstance(info, msgspec.inspect.StructType)
     return (
         frozenset(f.encode_name for f in info.fields if isinstance(f.type, msgspec.inspect.ListType)),
-        frozenset(f.encode_name for f in info.fields if isinstance(f.type, msgspec.inspect.IntType)),
+        frozenset(f.encode_name for f in info.fields if _whole(f.type)),
     )
+
+
+def _whole(type: msgspec.inspect.Type) -> bool:
+    """A whole number, or one that may be absent: msgspec reads no such union from text."""
+    alternatives = type.types if isinstance(type, msgspec.inspect.UnionType) else (type,)
+    return any(isinstance(alternative, msgspec.inspect.IntType) for alternative in alternatives)
 
 
 def _key(request: Request[Any, Any, Any], key: str, body: bytes) -> IdempotencyKey:

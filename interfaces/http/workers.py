@@ -1,5 +1,6 @@
 """What workers say and ask over HTTP: claims and reports."""
 
+import asyncio
 from typing import Annotated, Any
 
 from litestar import Request, Response, post
@@ -43,9 +44,31 @@ class ReportResults(Struct, frozen=True):
 @post("/v1/claims", status_code=200, request_max_body_size=BODY)
 async def claim_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     query(request, NoQuery)
-    claims: Claims = request.app.state.service.claims
-    jobs = await claims.claim(await json_body(request, Claim))
+    claim = await json_body(request, Claim)
+    jobs = await _claim_for_one_who_waits(request, claim)
     return Response(encode(ClaimedJobs(jobs)), status_code=200, media_type=JSON)
+
+
+async def _claim_for_one_who_waits(request: Request[Any, Any, Any], claim: Claim) -> list[ClaimedJob]:
+    """The claimed jobs; a caller that hung up meanwhile has its jobs released."""
+    claims: Claims = request.app.state.service.claims
+    claiming = asyncio.create_task(claims.claim(claim))
+    hanging_up = asyncio.create_task(_hung_up(request))
+    try:
+        await asyncio.wait({claiming, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
+        if not hanging_up.done():
+            return await claiming
+        if claiming.done():
+            await claims.give_back(await claiming, claim)
+        return []
+    finally:
+        claiming.cancel()
+        hanging_up.cancel()
+
+
+async def _hung_up(request: Request[Any, Any, Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 @post("/v1/reports", status_code=200, request_max_body_size=LARGE_BODY)

@@ -1,7 +1,7 @@
 """What the tests of the log share: a server of their own over a real database, and waiting for what must come."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, LiteralString, Self
 from uuid import UUID
@@ -31,8 +31,8 @@ class Node:
     def __init__(self, dsn: str, *, prepare: bool = True) -> None:
         self.dsn = dsn
         self.log = Log(dsn, prepare=prepare)
-        self.announced: list[set[str]] = []
-        self.ledger = PostgresLedger(self.log, self.announced.append)
+        self.told: list[Collection[str]] = []
+        self.ledger = PostgresLedger(self.log, self.told.append)
         self.leases = PostgresLeases(self.log.database)
         self.views = PostgresViews(self.log)
 

@@ -8,7 +8,8 @@ from typing import Literal, Self
 
 from psycopg.conninfo import conninfo_to_dict
 
-COMMIT = b"COMMIT\0"
+COMMIT = b"\0COMMIT\0"
+"""In the message that has the statement as text; a ledger over the proxy must not prepare its statements."""
 IDLE = b"Z\x00\x00\x00\x05I"
 """The server's ReadyForQuery outside a transaction."""
 

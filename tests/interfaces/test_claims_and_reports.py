@@ -15,7 +15,7 @@ Json = Any
 
 
 def test_a_claimed_job_has_all_its_worker_needs(service: "Service", queue: str) -> None:
-    service.create(queue=queue, kind="resize", input={"n": [1]}, heartbeat_timeout=7.5, time_limit=60)
+    service.create(queue=queue, kind="resize", input={"n": [1]}, heartbeat_timeout=4000.5, time_limit=60)
     [claimed] = service.claim(queue)
     started = datetime.fromisoformat(service.job(claimed["id"])["started_at"])
     assert claimed == {
@@ -28,13 +28,13 @@ def test_a_claimed_job_has_all_its_worker_needs(service: "Service", queue: str) 
         "handles": {},
         "deadline": claimed["deadline"],
         "lease_expires_at": claimed["lease_expires_at"],
-        "heartbeat_timeout": 7.5,
+        "heartbeat_timeout": 4000.5,
         "time_limit": 60.0,
         "progress": 0.0,
         "trace": None,
     }
     assert datetime.fromisoformat(claimed["deadline"]) == started + timedelta(seconds=60)
-    assert datetime.fromisoformat(claimed["lease_expires_at"]) == started + timedelta(seconds=7.5)
+    assert datetime.fromisoformat(claimed["lease_expires_at"]) == started + timedelta(seconds=4000.5)
 
 
 def test_a_claim_makes_the_job_run(service: "Service", queue: str) -> None:

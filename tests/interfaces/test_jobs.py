@@ -107,7 +107,7 @@ def test_the_same_key_and_body_answer_the_same_job_again(service: "Service", sen
 
 
 def test_a_replayed_create_shows_the_job_as_it_is_now(service: "Service", queue: str) -> None:
-    asked = {"kind": "test", "input": 1, "queue": queue}
+    asked = {"kind": "test", "input": 1, "queue": queue, "heartbeat_timeout": 3600}
     headers = {"idempotency-key": uuid4().hex}
     job = service.http.post("/v1/jobs", json=asked, headers=headers).json()
     service.claim(queue)

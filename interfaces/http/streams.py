@@ -1,0 +1,54 @@
+"""Events as they come: server-sent events (WHATWG HTML, 9.2) and newline-delimited JSON."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from litestar import Request
+from litestar.response import Stream
+from msgspec.json import encode
+
+from application.errors import FieldError, Invalid
+from application.jobs import EventView
+
+SSE = "text/event-stream"
+NDJSON = "application/x-ndjson"
+COMMENT_SECONDS = 15.0
+"""Silence after which a comment tells the client, and every proxy between, that we are there."""
+COMMENT = b": still here\n\n"
+UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+def wanted_format(request: Request[Any, Any, Any]) -> Literal["json", "ndjson", "sse"]:
+    """The first of our formats that the Accept header names; JSON without one."""
+    for part in request.headers.get("accept", "").split(","):
+        match part.split(";")[0].strip().lower():
+            case "text/event-stream":
+                return "sse"
+            case "application/x-ndjson" | "application/ndjson":
+                return "ndjson"
+            case "application/json" | "*/*" | "application/*":
+                return "json"
+    return "json"
+
+
+def last_event_id(request: Request[Any, Any, Any]) -> int | None:
+    """The id that a client has seen last. Raises Invalid for one that we cannot have given."""
+    given = request.headers.get("last-event-id", "").strip()
+    if not given:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) <= 19):
+        raise Invalid(FieldError("Last-Event-ID", "is none that was given out here"))
+    return int(given)
+
+
+def server_sent(id: int | str, event: EventView, data: object) -> bytes:
+    """One message. JSON has no line breaks, so it fits one data line."""
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (str(id).encode(), event.type.encode(), encode(data))
+
+
+def sse(messages: AsyncIterator[bytes]) -> Stream:
+    return Stream(messages, media_type=SSE, headers=UNBUFFERED)
+
+
+def ndjson(lines: AsyncIterator[bytes]) -> Stream:
+    return Stream(lines, media_type=NDJSON, headers=UNBUFFERED)

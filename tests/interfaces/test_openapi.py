@@ -1,0 +1,300 @@
+"""The description at /schema/openapi.json: valid, whole, and true to every answer."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import httpx2
+import jsonschema_rs
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
+from schemathesis import APIOperation, Case, CheckFunction, GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+if TYPE_CHECKING:
+    from tests.conftest import Start
+    from tests.interfaces.conftest import Service
+
+Json = Any
+METHODS = ("get", "put", "post", "delete", "patch")
+CODES = {
+    "invalid": 400,
+    "forbidden": 403,
+    "not-found": 404,
+    "job-finished": 409,
+    "lease-lost": 409,
+    "conflict": 409,
+    "precondition-failed": 412,
+    "too-large": 413,
+    "unsupported-media-type": 415,
+    "idempotency-mismatch": 422,
+    "unavailable": 503,
+    "internal": 500,
+}
+"""The codes of the contract that can be met without keys, retention and rate limits."""
+BEYOND_SCHEMAS: list[CheckFunction] = [positive_data_acceptance]
+"""Text with NUL, a run_at outside the calendar and an invented cursor fit their schemas, and are refused."""
+
+
+@pytest.fixture(scope="module")
+def description(service: "Service") -> Json:
+    answer = service.http.get("/schema/openapi.json")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_it_is_openapi_3_1(service: "Service", description: Json) -> None:
+    assert description["openapi"].startswith("3.1.")
+    assert "openapi" in service.http.get("/schema/openapi.json").headers["content-type"]
+    loaded = schemathesis.openapi.from_dict(description)
+    loaded.validate()
+    assert {(o.path, o.method) for o in operations(loaded)} == {
+        (path, method) for path, calls in description["paths"].items() for method in calls
+    }
+
+
+def test_its_schemas_are_valid_json_schema(description: Json) -> None:
+    for name, schema in description["components"]["schemas"].items():
+        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+        assert checker(description, {"$ref": f"#/components/schemas/{name}"})
+
+
+def test_every_operation_has_a_name_of_its_own_and_says_what_it_does(description: Json) -> None:
+    described = [operation for calls in description["paths"].values() for operation in calls.values()]
+    assert len({operation["operationId"] for operation in described}) == len(described)
+    assert all(operation["summary"] for operation in described)
+
+
+def test_every_json_body_has_an_example_that_fits(description: Json) -> None:
+    bodies = [o["requestBody"] for calls in description["paths"].values() for o in calls.values() if "requestBody" in o]
+    assert len(bodies) == 7
+    for body in bodies:
+        described = body["content"]["application/json"]
+        checker(description, described["schema"]).validate(described["example"])
+
+
+@pytest.mark.parametrize(("code", "status"), CODES.items())
+def test_every_code_is_described_and_has_a_page(service: "Service", description: Json, code: str, status: int) -> None:
+    assert code in description["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+    page = service.http.get(f"/problems/{code}")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert code in page.text
+    assert str(status) in page.text
+    if code == "lease-lost":  # told of single reports, in an answer that is 200
+        return
+    told = [
+        answer
+        for calls in description["paths"].values()
+        for operation in calls.values()
+        for answer in [operation["responses"].get(str(status), {"description": ""})]
+        if f"`{code}`" in answer["description"]
+    ]
+    assert told
+    assert all(answer["content"].keys() == {"application/problem+json"} for answer in told)
+
+
+def test_a_code_nobody_knows_has_no_page(service: "Service") -> None:
+    service.problem(service.http.get("/problems/unheard-of"), 404, "not-found")
+
+
+class Tour:
+    """Calls operations and holds every answer against its description."""
+
+    def __init__(self, service: "Service", description: Json) -> None:
+        self.http = service.http
+        self.description = description
+        self.seen: set[tuple[str, str, int]] = set()
+
+    def call(self, method: str, path: str, status: int, **parts: Any) -> httpx2.Response:
+        answer = self.http.request(method, path, **parts)
+        assert answer.status_code == status, answer.text
+        place = self._place(answer.request.url.path)
+        described = self.description["paths"][place][method]["responses"][str(status)]
+        self._check_content(answer, described.get("content", {}))
+        for name, header in described.get("headers", {}).items():
+            if name in answer.headers:
+                checker(self.description, header["schema"]).validate(answer.headers[name])
+        self.seen.add((method, place, status))
+        return answer
+
+    def _place(self, path: str) -> str:
+        """The described path of an address; one without a parameter wins."""
+        places: list[str] = sorted(self.description["paths"], key=lambda place: place.count("{"))
+        return next(place for place in places if re.fullmatch(re.sub(r"{\w+}", "[^/]+", place), path))
+
+    def _check_content(self, answer: httpx2.Response, described: Json) -> None:
+        if not described:
+            assert answer.content == b""
+            return
+        media_type = answer.headers["content-type"].partition(";")[0]
+        schema = (described.get(media_type) or described["*/*"])["schema"]
+        if media_type.endswith("json"):
+            checker(self.description, schema).validate(answer.json())
+
+
+def test_every_answer_of_a_tour_is_as_described(
+    service: "Service", description: Json, start_for_module: "Start", dsn: str
+) -> None:
+    tour = Tour(service, description)
+    start_for_module("worker", DATABASE_URL=dsn)
+    page = tour.call("post", "/v1/visualizations", 202, json={"question": "What is 15 % of 80?"}).json()
+    tour_of_jobs(tour)
+    tour_of_a_worker(tour)
+    tour_of_a_page(tour, page["id"])
+    tour.call("get", "/livez", 200)
+    tour.call("get", "/readyz", 200)
+    described = {
+        (method, path, int(status))
+        for path, calls in description["paths"].items()
+        for method, operation in calls.items()
+        for status in operation["responses"]
+        if int(status) < 500
+    }
+    assert described - tour.seen == set()
+
+
+def tour_of_jobs(tour: Tour) -> None:
+    body = {"kind": "toured", "input": {"n": [1]}, "labels": {"a": "b"}, "queue": "tour"}
+    key = {"idempotency-key": uuid4().hex}
+    id = tour.call("post", "/v1/jobs", 202, json=body, headers=key).json()["id"]
+    tour.call("post", "/v1/jobs", 202, json=body, headers=key)
+    tour.call("post", "/v1/jobs", 422, json={**body, "priority": 1}, headers=key)
+    key = {"idempotency-key": uuid4().hex}
+    tour.call("post", "/v1/jobs/batch", 202, json={"jobs": [body, body]}, headers=key)
+    tour.call("post", "/v1/jobs/batch", 422, json={"jobs": [body]}, headers=key)
+    tour.call("post", "/v1/visualizations", 422, json={"question": "Why?"}, headers=key)
+    tour.call("get", "/v1/jobs", 200, params={"kind": "toured", "limit": 1, "status": ["queued", "running"]})
+    tour.call("get", "/v1/jobs", 400, params={"limit": 0})
+    here = f"/v1/jobs/{id}"
+    tour.call("get", here, 200)
+    tour.call("get", here, 304, headers={"if-none-match": '"1"'})
+    tour.call("get", f"{here}/events", 200, params={"limit": 1})
+    tour.call("get", f"{here}/artifacts", 200)
+    because = {"reason": "because"}
+    tour.call("post", f"{here}/retries", 409, json=because)
+    tour.call("post", f"{here}/cancellations", 412, json=because, headers={"if-match": '"9"'})
+    tour.call("post", f"{here}/cancellations", 202, json=because)
+    tour.call("post", f"{here}/retries", 412, json=because, headers={"if-match": '"9"'})
+    tour.call("post", f"{here}/retries", 422, json=because, headers=key)
+    tour.call("post", f"{here}/retries", 202, json=because)
+    tour_of_refusals(tour)
+
+
+def tour_of_refusals(tour: Tour) -> None:
+    """What every operation of its sort may answer."""
+    for unknown, status in ((str(uuid4()), 404), ("7", 400)):
+        for of in ("", "/events", "/artifacts", "/artifacts/a.txt"):
+            tour.call("get", f"/v1/jobs/{unknown}{of}", status)
+        for of in ("", "/html"):
+            tour.call("get", f"/v1/visualizations/{unknown}{of}", status)
+        for call in ("cancellations", "retries"):
+            tour.call("post", f"/v1/jobs/{unknown}/{call}", status, json={"reason": "because"})
+    foreign = {"origin": "http://example.org"}
+    for path, calls in tour.description["paths"].items():
+        place = path.format(job_id=uuid4(), name="a.txt")
+        for method in calls:
+            tour.call(method, place, 403, headers=foreign)
+            if method == "post":
+                tour.call(method, place, 400, json=[])
+                tour.call(method, place, 415, content=b"{}", headers={"content-type": "text/plain"})
+                mebibytes = 32 if place in ("/v1/jobs/batch", "/v1/reports") else 1
+                tour.call(method, place, 413, content=b"x" * (mebibytes * 2**20 + 1))
+
+
+def tour_of_a_worker(tour: Tour) -> None:
+    claim = {"worker": "tourist", "queues": ["tour"], "max": 3}
+    jobs = tour.call("post", "/v1/claims", 200, json=claim).json()["jobs"]
+    assert len(jobs) == 3
+    held, done, broken = ({"job_id": job["id"], "attempt": 1} for job in jobs)
+    failure = {"type": "Broken", "message": "it broke", "detail": {"a": 1}}
+    progressed = {**held, "type": "progressed", "progress": 0.5, "step": "s", "output": 1, "handle": "h"}
+    reports = [
+        {**held, "type": "heartbeat"},
+        progressed,
+        {**done, "type": "completed", "result": None},
+        {**broken, "type": "failed", "error": failure, "final": True},
+        {**held, "attempt": 2, "type": "heartbeat"},
+        {**held, "type": "progressed", "output": 1},
+        {"job_id": str(uuid4()), "attempt": 1, "type": "completed"},
+    ]
+    tour.call("post", "/v1/reports", 200, json={"worker": "tourist", "reports": reports})
+    for job in jobs:
+        tour.call("get", f"/v1/jobs/{job['id']}", 200)
+        tour.call("get", f"/v1/jobs/{job['id']}/events", 200)
+    tour.call("post", f"/v1/jobs/{done['job_id']}/cancellations", 409, json={"reason": "too late"})
+    tour.call("post", "/v1/claims", 200, json=claim)
+    tour.call("get", "/v1/jobs", 200)
+
+
+def tour_of_a_page(tour: Tour, id: str) -> None:
+    here = f"/v1/visualizations/{id}"
+    wait_until(lambda: bool(tour.call("get", here, 200).json()["status"] == "completed"))
+    tour.call("get", f"/v1/jobs/{id}/events", 200)
+    tour.call("get", f"/v1/jobs/{id}", 200)
+    [file] = tour.call("get", f"/v1/jobs/{id}/artifacts", 200).json()["items"]
+    for path in (file["url"], f"{here}/html"):
+        whole = tour.call("get", path, 200)
+        assert len(whole.content) == file["size"]
+        part = tour.call("get", path, 206, headers={"range": "bytes=5-9"})
+        assert part.content == whole.content[5:10]
+        tour.call("get", path, 304, headers={"if-none-match": whole.headers["etag"]})
+        tour.call("get", path, 416, headers={"range": "bytes=99999999-"})
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+def test_generated_requests_are_answered_as_described(
+    service: "Service", description: Json, queue: str, mode: GenerationMode
+) -> None:
+    loaded = schemathesis.openapi.from_dict(description)
+    known = {"job_id": service.running(queue)["id"], "name": "page.html"}
+    for operation in operations(loaded):
+        described = description["paths"][operation.path][operation.method]
+        if mode is GenerationMode.NEGATIVE and not described["parameters"] and "requestBody" not in described:
+            continue  # nothing that could be wrong
+        named = {name: known[name] for name in re.findall(r"{(\w+)}", operation.path)}
+        in_path = named if named and mode is GenerationMode.POSITIVE else None
+        examine(service.url, operation.as_strategy(generation_mode=mode, path_parameters=in_path))
+
+
+def examine(url: str, cases: SearchStrategy[Case]) -> None:
+    """Send a few generated requests, always the same, and let schemathesis judge the answers."""
+
+    @settings(
+        max_examples=15,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases)
+    def judged(case: Case) -> None:
+        hasten(case)
+        case.call_and_validate(base_url=url, excluded_checks=BEYOND_SCHEMAS)
+
+    judged()
+
+
+def hasten(case: Case) -> None:
+    """A claim that would wait for work, for up to half a minute, does not."""
+    if isinstance(case.body, dict) and isinstance(case.body.get("wait"), int | float) and 0 < case.body["wait"] <= 30:
+        case.body["wait"] = 0
+
+
+def operations(loaded: schemathesis.BaseSchema) -> Iterator[APIOperation[Any, Any, Any, Any]]:
+    for result in loaded.get_all_operations():
+        yield result.ok()
+
+
+def checker(description: Json, schema: Json) -> jsonschema_rs.Draft202012Validator:
+    """A validator of a schema within the description, formats included."""
+    whole = {**schema, "components": description["components"]}
+    return jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
+
+
+def wait_until(holds: Callable[[], bool], tries: int = 3000) -> None:
+    """Ask again until it is so."""
+    assert any(holds() for _ in range(tries)), "it did not come to pass"
