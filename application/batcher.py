@@ -28,7 +28,7 @@ class Batcher(Generic[Item, Answer]):
         name: str,
         heaviest: int = 5_000,
         weigh: Callable[[Item], int] = lambda _: 1,
-        patience: float = 15.0,
+        patience: float = 10.0,
     ) -> None:
         self._execute = execute
         self._heaviest = heaviest

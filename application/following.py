@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from application.batcher import Batcher
 from application.errors import Unavailable
-from application.jobs import EventView, Jobs, JobView
+from application.jobs import READ_PATIENCE, EventView, Jobs, JobView
 from application.news import ANY, LOG, News, job_topic
 
 log = structlog.get_logger()
@@ -98,7 +98,9 @@ class Following:
         self._jobs = jobs
         self._histories = histories
         self._news = news
-        self._reads: Batcher[History, list[EventView]] = Batcher(histories.histories, name="histories", heaviest=500)
+        self._reads: Batcher[History, list[EventView]] = Batcher(
+            histories.histories, name="histories", heaviest=500, patience=READ_PATIENCE
+        )
         self._followed: dict[UUID, int] = {}
         self._stopped = False
         self.log = LogTail(histories, news)

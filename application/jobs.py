@@ -19,6 +19,8 @@ from domain.retry import RetryPolicy
 DAY = 24 * 3600.0
 SETTLING = timedelta(seconds=5)
 """An event's time is taken just before its commit: what happened in the last moments may still be on its way."""
+READ_PATIENCE = 2.0
+"""Seconds after which a read says that the database is away."""
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 Reason: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2000)]
 Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
@@ -309,7 +311,9 @@ class Jobs:
         self._commands: Batcher[Command, Any] = Batcher(
             lambda commands: execute(ledger, commands), name="commands", weigh=lambda command: command.weight
         )
-        self._reads: Batcher[UUID, JobView | None] = Batcher(views.jobs, name="reads", heaviest=500)
+        self._reads: Batcher[UUID, JobView | None] = Batcher(
+            views.jobs, name="reads", heaviest=500, patience=READ_PATIENCE
+        )
 
     async def execute(self, command: Command) -> Any:
         """The command's answer, once it is recorded. Raises what it was refused with."""

@@ -1,14 +1,16 @@
 """Connections to Postgres: one straight way to get a healthy one, and errors in the application's words."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any, LiteralString
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, sql
 
 from application.errors import Unavailable
 
+Query = LiteralString | bytes | sql.Composed
 IDLE = psycopg.pq.TransactionStatus.IDLE
 CONNECT_TIMEOUT = 2
 """Seconds to wait for a connection; also how soon a caller learns that the database is away."""
@@ -60,6 +62,26 @@ class Database:
             raise
         finally:
             self.give_back(connection)
+
+    def rows(self, query: Query, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a statement that may be run twice. Raises Unavailable.
+
+        A connection that broke while it was idle is replaced, so that the first caller after an outage is served.
+        """
+        for last_try in (False, True):
+            connection = self.take()
+            try:
+                return connection.execute(query, values, binary=True).fetchall()
+            except (psycopg.OperationalError, psycopg.errors.InvalidTransactionState) as error:
+                broken = connection.closed or connection.broken
+                if not broken:
+                    raise
+                self.close()
+                if last_try:
+                    raise Unavailable() from error
+            finally:
+                self.give_back(connection)
+        raise AssertionError("unreachable")
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -32,7 +32,7 @@ DELETE FROM idempotency_keys
 USING unnest(%b::text[], %b::text[]) AS x (namespace, key)
 WHERE (idempotency_keys.namespace, idempotency_keys.key) = (x.namespace, x.key)
 """
-FORGET_OLD = "DELETE FROM idempotency_keys WHERE used_at < clock_timestamp() - interval '24 hours'"
+FORGET_OLD = "DELETE FROM idempotency_keys WHERE used_at < statement_timestamp() - interval '24 hours'"
 
 Name = tuple[str, str]
 

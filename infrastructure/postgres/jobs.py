@@ -176,9 +176,7 @@ class PostgresViews:
         self._database = log.database
 
     def jobs(self, ids: Sequence[UUID]) -> list[JobView | None]:
-        with self._database.connection() as connection:
-            rows = connection.execute(BY_ID, (list(set(ids)),), binary=True).fetchall()
-        views = {row[0]: _view(row) for row in rows}
+        views = {row[0]: _view(row) for row in self._database.rows(BY_ID, (list(set(ids)),))}
         return [views.get(id) for id in ids]
 
     def page(self, wanted: Filter, sort: Sort, limit: int, cursor: str | None) -> tuple[list[JobView], str | None]:
@@ -193,51 +191,43 @@ class PostgresViews:
         query = sql.SQL(
             "SELECT {} FROM jobs LEFT JOIN leases ON leases.job_id = id WHERE {} ORDER BY {} LIMIT %s"
         ).format(sql.SQL(COLUMNS), sql.SQL(" AND ").join(conditions), sql.SQL(orders[sort]))
-        with self._database.connection() as connection:
-            rows = connection.execute(query, [*values, limit + 1], binary=True).fetchall()
+        rows = self._database.rows(query, [*values, limit + 1])
         views = [_view(row) for row in rows[:limit]]
         return views, _cursor(views[-1], list_id) if len(rows) > limit else None
 
     def histories(self, wanted: Sequence[History]) -> list[list[EventView]]:
         columns = ([w.job_id for w in wanted], [w.after for w in wanted], [w.limit for w in wanted])
         histories: list[list[EventView]] = [[] for _ in wanted]
-        with self._database.connection() as connection:
-            for n, *row in connection.execute(HISTORIES, columns, binary=True):
-                histories[n - 1].append(event_view(*row))
+        for n, *row in self._database.rows(HISTORIES, columns):
+            histories[n - 1].append(event_view(*row))
         return histories
 
     def versions(self, ids: Collection[UUID]) -> dict[UUID, int]:
-        with self._database.connection() as connection:
-            return dict(connection.execute(VERSIONS, (list(ids),), binary=True).fetchall())
+        return dict(self._database.rows(VERSIONS, (list(ids),)))
 
     def log(self, after: int, limit: int, wanted: LogFilter | None) -> list[LogEntry]:
         conditions, values = _log_conditions(wanted)
         query = sql.SQL(LOG).format(sql.SQL(" AND ").join(conditions))
-        with self._database.connection() as connection:
-            rows = connection.execute(query, [after, *values, limit], binary=True).fetchall()
+        rows = self._database.rows(query, [after, *values, limit])
         return [
             LogEntry(position, namespace, kind, event_view(id, version, position, topic, hash, state))
             for position, namespace, kind, id, version, topic, hash, state in rows
         ]
 
     def log_end(self) -> tuple[int, bool]:
-        with self._database.connection() as connection:
-            end, lagging = connection.execute(LOG_END, binary=True).fetchone() or (0, False)
+        ((end, lagging),) = self._database.rows(LOG_END)
         return end, lagging
 
     def fold(self, id: UUID, version: int | None = None) -> Job:
         return self._log.fold(id, to=version)
 
     def version_at(self, id: UUID, moment: datetime) -> tuple[int, datetime]:
-        with self._database.connection() as connection:
-            row = connection.execute(VERSION_AT, (id, moment), binary=True).fetchone()
-        assert row is not None
-        return row[0], row[1]
+        ((version, now),) = self._database.rows(VERSION_AT, (id, moment))
+        return version, now
 
     def position_of(self, id: UUID, version: int) -> int:
-        with self._database.connection() as connection:
-            row = connection.execute(POSITION_OF, (id, version), binary=True).fetchone()
-        return row[0] if row else 0
+        rows = self._database.rows(POSITION_OF, (id, version))
+        return rows[0][0] if rows else 0
 
 
 def event_view(id: UUID, version: int, position: int, topic: str, hash: bytes, state: bytes) -> EventView:

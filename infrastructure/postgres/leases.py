@@ -99,9 +99,8 @@ class PostgresLeases:
         """Extend what is still held, in one statement, and say where each job stands."""
         ids = [beat.job_id for beat in beats]
         columns = (ids, [beat.attempt for beat in beats], [beat.worker for beat in beats])
-        with self._database.connection() as connection:
-            extended = set(connection.execute(EXTEND, columns, binary=True))
-            standing = {row[0]: row[1:] for row in connection.execute(STANDING, (ids,), binary=True)}
+        extended = set(self._database.rows(EXTEND, columns))
+        standing = {row[0]: row[1:] for row in self._database.rows(STANDING, (ids,))}
         return [
             Lease(
                 extended=(beat.job_id, beat.attempt, beat.worker) in extended,
@@ -116,10 +115,8 @@ class PostgresLeases:
         ]
 
     def held_by(self, worker: str, claim_id: str) -> list[UUID]:
-        with self._database.connection() as connection:
-            return [row[0] for row in connection.execute(HELD_BY, (worker, claim_id), binary=True)]
+        return [row[0] for row in self._database.rows(HELD_BY, (worker, claim_id))]
 
     def expired(self, unbroken: float, limit: int) -> list[Expired]:
         """Leases that ran out, of jobs whose heartbeat timeout is at most `unbroken` seconds."""
-        with self._database.connection() as connection:
-            return [Expired(*row) for row in connection.execute(EXPIRED, (unbroken, limit), binary=True)]
+        return [Expired(*row) for row in self._database.rows(EXPIRED, (unbroken, limit))]

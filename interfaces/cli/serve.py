@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -25,6 +26,8 @@ LIFELINE = "JOBLEDGER_LIFELINE"
 """Set by `jobledger up` for its children: standard input is a pipe that ends when their parent does."""
 DATABASE_PATIENCE = 60.0
 SHUTDOWN_SECONDS = 10
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter while another wants it: the event loop and the batches take turns."""
 
 
 def api(settings: Settings, fd: int | None) -> int:
@@ -38,6 +41,8 @@ def api(settings: Settings, fd: int | None) -> int:
     except OSError as error:
         print(f"jobledger: cannot listen on {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
         return 1
+    _allow_many_connections()
+    sys.setswitchinterval(SWITCH_SECONDS)
     _migrate_patiently(settings)
     uvloop.run(_serve(settings, listening, announce=fd is None))
     return 0
@@ -49,6 +54,7 @@ def worker(settings: Settings, grace: float) -> int:
         print("jobledger: DATABASE_URL is not set; `jobledger up` runs a worker with a database", file=sys.stderr)
         return 2
     configure_logs(settings.log)
+    sys.setswitchinterval(SWITCH_SECONDS)
     _migrate_patiently(settings)
     uvloop.run(_work(settings, grace))
     return 0
@@ -176,6 +182,13 @@ def _lifeline(descriptor: int, stop: Callable[[], None]) -> None:
     if not os.read(descriptor, 1):
         asyncio.get_running_loop().remove_reader(descriptor)
         stop()
+
+
+def _allow_many_connections() -> None:
+    """As many open files as this process may have: each follower is a connection."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _refusal(settings: Settings) -> str | None:

@@ -72,10 +72,9 @@ async def get_log(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     if after >= 2**63:
         raise Invalid(FieldError("after", "is no position of this log"))
     following: Following = request.app.state.service.following
-    enveloped = asked.format is not None
+    enveloped, seen = asked.format is not None, last_event_id(request)
     match wanted_format(request):
         case "sse":
-            seen = last_event_id(request)
             return sse(_live(following, after if seen is None else min(seen, 2**63 - 1), wanted, enveloped))
         case "ndjson":
             return ndjson(_lines(following, after, asked.limit, wanted, enveloped))

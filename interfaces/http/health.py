@@ -14,6 +14,9 @@ from interfaces.http.jobs import JSON
 from interfaces.http.problems import KINDS
 
 
+PATIENCE = 2.0
+
+
 class Live(Struct, frozen=True):
     status: Literal["live"] = "live"
 
@@ -37,7 +40,11 @@ async def live() -> Response[bytes]:
 @get("/readyz")
 async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     check: Check = request.app.state.service.readiness
-    answer = await asyncio.to_thread(check)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            answer = await asyncio.to_thread(check)
+    except TimeoutError:
+        answer = Ready("not-ready", [f"the database gave no answer within {PATIENCE:g} s"], [])
     return Response(encode(answer), status_code=200 if answer.status == "ready" else 503, media_type=JSON)
 
 

@@ -204,11 +204,10 @@ async def get_diff(request: Request[Any, Any, Any]) -> Response[bytes]:
 @get("/v1/jobs/{job_id:str}/events")
 async def get_events(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     wanted = query(request, EventsQuery)
-    id, following = job_id(request), _following(request)
+    id, following, seen = job_id(request), _following(request), last_event_id(request)
     job = await _jobs(request).get(id)
     match wanted_format(request):
         case "sse":
-            seen = last_event_id(request)
             after = wanted.after_version if seen is None else seen
             if job.finished_at is not None and after >= job.version:
                 return Response(b"", status_code=204, media_type=SSE)

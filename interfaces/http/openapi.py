@@ -90,7 +90,10 @@ REQUEST_HEADERS: dict[str, Json] = {
         "If-None-Match names or, without one, has finished.",
         "schema": {"type": "string"},
     },
-    "Last-Event-ID": {"description": "Go on after this message.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
+    "Last-Event-ID": {
+        "description": "Go on after this message.",
+        "schema": {"type": "string", "pattern": "^[0-9]{0,19}$"},
+    },
     "Range": {"description": "Which bytes to send: bytes=0-999", "schema": {"type": "string"}},
 }
 EVERYWHERE = ("forbidden",)

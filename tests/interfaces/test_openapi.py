@@ -12,6 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 from schemathesis import APIOperation, Case, CheckFunction, GenerationMode
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 if TYPE_CHECKING:
@@ -132,7 +133,9 @@ class Tour:
             return
         media_type = answer.headers["content-type"].partition(";")[0]
         schema = (described.get(media_type) or described["*/*"])["schema"]
-        if media_type.endswith("json"):
+        if media_type == "application/x-ndjson":
+            checker(self.description, schema).validate(answer.text)
+        elif media_type.endswith("json"):
             checker(self.description, schema).validate(answer.json())
 
 
@@ -174,14 +177,27 @@ def tour_of_jobs(tour: Tour) -> None:
     tour.call("get", here, 304, headers={"if-none-match": '"1"'})
     tour.call("get", f"{here}/events", 200, params={"limit": 1})
     tour.call("get", f"{here}/artifacts", 200)
+    tour.call("get", f"{here}/events", 200, headers={"accept": "application/x-ndjson"})
+    tour.call("get", f"{here}/diff", 400, params={"from": 2, "to": 1})
     because = {"reason": "because"}
     tour.call("post", f"{here}/retries", 409, json=because)
     tour.call("post", f"{here}/cancellations", 412, json=because, headers={"if-match": '"9"'})
     tour.call("post", f"{here}/cancellations", 202, json=because)
+    tour.call("get", f"{here}/diff", 200, params={"from": 1, "to": 2})
+    tour.call("get", f"{here}/events", 204, headers={"accept": "text/event-stream", "last-event-id": "2"})
     tour.call("post", f"{here}/retries", 412, json=because, headers={"if-match": '"9"'})
     tour.call("post", f"{here}/retries", 422, json=because, headers=key)
     tour.call("post", f"{here}/retries", 202, json=because)
+    tour_of_the_log(tour)
     tour_of_refusals(tour)
+
+
+def tour_of_the_log(tour: Tour) -> None:
+    tour.call("get", "/v1/events", 200, params={"limit": 2, "type": "job.created"})
+    tour.call("get", "/v1/events", 200, params={"limit": 2, "format": "cloudevents"})
+    tour.call("get", "/v1/events", 200, headers={"accept": "application/x-ndjson"})
+    tour.call("get", "/v1/events", 400, params={"type": "job.exploded"})
+    tour.call("get", "/v1/events", 400, headers={"last-event-id": "yesterday"})
 
 
 def tour_of_refusals(tour: Tour) -> None:
@@ -189,6 +205,7 @@ def tour_of_refusals(tour: Tour) -> None:
     for unknown, status in ((str(uuid4()), 404), ("7", 400)):
         for of in ("", "/events", "/artifacts", "/artifacts/a.txt"):
             tour.call("get", f"/v1/jobs/{unknown}{of}", status)
+        tour.call("get", f"/v1/jobs/{unknown}/diff", status, params={"from": 1, "to": 1})
         for of in ("", "/html"):
             tour.call("get", f"/v1/visualizations/{unknown}{of}", status)
         for call in ("cancellations", "retries"):
@@ -260,7 +277,7 @@ def test_generated_requests_are_answered_as_described(
         examine(service.url, operation.as_strategy(generation_mode=mode, path_parameters=in_path))
 
 
-def examine(url: str, cases: SearchStrategy[Case]) -> None:
+def examine(url: str, cases: SearchStrategy[Case[Any]]) -> None:
     """Send a few generated requests, always the same, and let schemathesis judge the answers."""
 
     @settings(
@@ -271,21 +288,24 @@ def examine(url: str, cases: SearchStrategy[Case]) -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(case=cases)
-    def judged(case: Case) -> None:
+    def judged(case: Case[Any]) -> None:
         hasten(case)
         case.call_and_validate(base_url=url, excluded_checks=BEYOND_SCHEMAS)
 
     judged()
 
 
-def hasten(case: Case) -> None:
+def hasten(case: Case[Any]) -> None:
     """A claim that would wait for work, for up to half a minute, does not."""
-    if isinstance(case.body, dict) and isinstance(case.body.get("wait"), int | float) and 0 < case.body["wait"] <= 30:
-        case.body["wait"] = 0
+    body: Json = case.body
+    wait = body.get("wait") if isinstance(body, dict) else None
+    if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 < wait <= 30:
+        case.body = {**body, "wait": 0}
 
 
 def operations(loaded: schemathesis.BaseSchema) -> Iterator[APIOperation[Any, Any, Any, Any]]:
     for result in loaded.get_all_operations():
+        assert isinstance(result, Ok)
         yield result.ok()
 
 
