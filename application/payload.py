@@ -1,5 +1,6 @@
 """The limits that JSON from outside must keep, checked on the bytes before anything is recorded."""
 
+import re
 from typing import Any
 
 from msgspec import MsgspecError
@@ -11,6 +12,8 @@ LARGEST = 256 * 1024
 """Bytes that a job's input, its result, or a step's output may have."""
 DEEPEST = 64
 """Levels of arrays and objects, the outermost being the first."""
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = re.compile(rb"[\[\]{}]")
 
 
 def check_size(json: bytes, field: str) -> None:
@@ -28,7 +31,7 @@ def check_json(json: bytes) -> None:
         raise Invalid(FieldError("$", f"is nested more than {DEEPEST} levels deep"))
     try:
         value = decode(json)
-    except (MsgspecError, UnicodeDecodeError) as error:
+    except (MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Invalid(FieldError("$", f"is no JSON in UTF-8: {error}")) from error
     if b"\\u0000" in json and (field := _nul(value, "")) is not None:
         raise Invalid(FieldError(field.lstrip(".") or "$", "has a NUL character, which is not taken"))
@@ -39,23 +42,11 @@ def _opened(json: bytes) -> int:
 
 
 def _too_deep(json: bytes) -> bool:
-    depth, in_string, escaped = 0, False, False
-    for byte in json:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > DEEPEST:
-                return True
-        elif byte in b"]}":
-            depth -= 1
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", json)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEEPEST:
+            return True
     return False
 
 

@@ -331,4 +331,4 @@ def _kind_of(error: BaseException) -> str:
 
 def _text(message: str | None) -> str | None:
     """A message as it can be recorded: without NUL, and not too long."""
-    return message.replace("\0", "�")[:LONGEST_MESSAGE] if message is not None else None
+    return message.replace("\0", "�").encode(errors="replace").decode()[:LONGEST_MESSAGE] if message is not None else None

@@ -80,13 +80,13 @@ WITH RECURSIVE wanted AS (
   )
   FROM lanes WHERE priority IS NOT NULL
 )
-SELECT due.id
+SELECT due.id, due.position
 FROM (SELECT DISTINCT priority FROM lanes WHERE priority IS NOT NULL ORDER BY priority DESC) AS level
 CROSS JOIN LATERAL (
-  SELECT lane_jobs.id
+  SELECT lane_jobs.id, lane_jobs.position
   FROM lanes
   CROSS JOIN LATERAL (
-    SELECT jobs.id, jobs.run_at
+    SELECT jobs.id, jobs.run_at, jobs.position
     FROM jobs
     WHERE status = 'queued' AND jobs.queue = lanes.queue AND jobs.kind = lanes.kind
       AND jobs.priority = level.priority AND run_at <= statement_timestamp() AND jobs.id <> ALL(%(taken)s::uuid[])
@@ -145,27 +145,16 @@ _error = Decoder(JobError).decode
 _artifacts = Decoder(list[Artifact]).decode
 
 
-class JobMoves(Struct):
-    """The view rows that a batch makes and moves, by job, with the position of each one's last event."""
+def insert_jobs(connection: Connection, created: Sequence[tuple[Job, int]]) -> None:
+    """Make the rows of new jobs, given with the positions of their creation."""
+    if created:
+        connection.execute(INSERT, _columns([_new_row(job, position) for job, position in created]), binary=True)
 
-    created: dict[UUID, int] = {}
-    moved: dict[UUID, int] = {}
-    jobs: dict[UUID, Job] = {}
 
-    def follow(self, job: Job, position: int, *, new: bool) -> None:
-        self.jobs[job.id] = job
-        if new:
-            self.created[job.id] = position
-        else:
-            self.moved[job.id] = position
-
-    def write(self, connection: Connection) -> None:
-        if self.created:
-            new = [(self.jobs[id], position) for id, position in self.created.items()]
-            connection.execute(INSERT, _columns([_new_row(job, position) for job, position in new]), binary=True)
-        if self.moved:
-            moved = [_moved_row(self.jobs[id], self.moved[id]) for id in sorted(self.moved)]
-            connection.execute(MOVE, _columns(moved), binary=True)
+def move_jobs(connection: Connection, moved: Sequence[tuple[Job, int]]) -> None:
+    """Bring rows up to their jobs, given with the positions of their last events."""
+    if moved:
+        connection.execute(MOVE, _columns([_moved_row(job, position) for job, position in moved]), binary=True)
 
 
 class PostgresViews:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from msgspec import Struct
 from psycopg import Connection
 
 from application.reports import Beat, Lease
@@ -58,35 +57,23 @@ SELECT job_id, attempt, heartbeat_at FROM leases WHERE job_id = ANY(%b::uuid[]) 
 """
 
 
-class LeaseMoves(Struct):
-    """The leases that a batch takes, extends and ends, by job."""
+def hold_leases(connection: Connection, held: Sequence[tuple[Job, str | None]], now: datetime) -> None:
+    """Take or extend the leases of held jobs, given in the order of their ids with the claim that took them, if any."""
+    if held:
+        columns = (
+            [job.id for job, _ in held],
+            [job.attempt for job, _ in held],
+            [job.worker for job, _ in held],
+            [claim_id for _, claim_id in held],
+            [job.heartbeat_timeout for job, _ in held],
+        )
+        connection.execute(HOLD, (now, now, *columns), binary=True)
 
-    held: dict[UUID, tuple[Job, str | None]] = {}
-    ended: set[UUID] = set()
 
-    def follow(self, job: Job, claim_id: str | None) -> None:
-        """Hold a lease for a job that has a worker, and none for one that has not."""
-        if job.held:
-            before = self.held.get(job.id)
-            self.held[job.id] = (job, claim_id or (before[1] if before else None))
-            self.ended.discard(job.id)
-        else:
-            self.held.pop(job.id, None)
-            self.ended.add(job.id)
-
-    def write(self, connection: Connection, now: datetime) -> None:
-        if self.held:
-            rows = [self.held[id] for id in sorted(self.held)]
-            columns = (
-                [job.id for job, _ in rows],
-                [job.attempt for job, _ in rows],
-                [job.worker for job, _ in rows],
-                [claim_id for _, claim_id in rows],
-                [job.heartbeat_timeout for job, _ in rows],
-            )
-            connection.execute(HOLD, (now, now, *columns), binary=True)
-        if self.ended:
-            connection.execute(END, (sorted(self.ended),), binary=True)
+def end_leases(connection: Connection, job_ids: Sequence[UUID]) -> None:
+    """Drop the leases of jobs that nobody holds any more."""
+    if job_ids:
+        connection.execute(END, (list(job_ids),), binary=True)
 
 
 class PostgresLeases:

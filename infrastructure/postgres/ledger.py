@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from operator import attrgetter
 from uuid import UUID
 
 import psycopg
@@ -23,8 +24,8 @@ from domain.events import Event, decode
 from domain.ids import job_ids
 from domain.job import Job, evolve
 from infrastructure.postgres.idempotency import KeysOfBatch
-from infrastructure.postgres.jobs import LOCK, READY, JobMoves
-from infrastructure.postgres.leases import STILL_EXPIRED, LeaseMoves
+from infrastructure.postgres.jobs import LOCK, READY, insert_jobs, move_jobs
+from infrastructure.postgres.leases import STILL_EXPIRED, end_leases, hold_leases
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.mapper import JobEvent
 from infrastructure.postgres.recorder import NewEvents
@@ -49,10 +50,21 @@ LARGEST_CACHED = 16 * 1024
 
 
 class Stream(Struct):
-    """A job with the hash of its last event."""
+    """A job in a batch: the hash and the position of its last event, and what the batch did to it so far."""
 
     job: Job
     hash: bytes = GENESIS
+    position: int = 0
+    was_held: bool = False
+    moved: bool = False
+    touched: bool = False
+    claim_id: str | None = None
+
+    def begin(self, position: int) -> None:
+        """Enter a batch, locked, with the position of the last event."""
+        self.position, self.was_held = position, self.job.held
+        self.moved = self.touched = False
+        self.claim_id = None
 
 
 class StreamCache:
@@ -88,7 +100,7 @@ class PostgresLedger:
 
     @contextmanager
     def batch(self, job_ids: Collection[UUID] = (), keys: Collection[IdempotencyKey] = ()) -> Iterator["PostgresBatch"]:
-        connection, batch = self._begin(sorted(job_ids), keys)
+        connection, batch = self._begin(sorted(job_ids, key=attrgetter("int")), keys)
         committing = False
         try:
             yield batch
@@ -149,7 +161,6 @@ class PostgresBatch:
         base: int,
         now: datetime,
         streams: dict[UUID, Stream | Exception],
-        positions: dict[UUID, int],
         keys: KeysOfBatch,
     ) -> None:
         self._connection = connection
@@ -158,11 +169,9 @@ class PostgresBatch:
         self._base = base
         self.now = now
         self._streams = streams
-        self._positions = positions
         self._keys = keys
         self._events = NewEvents()
-        self._jobs = JobMoves()
-        self._leases = LeaseMoves()
+        self._touched: list[Stream] = []
         self._expired: set[UUID] | None = None
 
     @classmethod
@@ -188,8 +197,7 @@ class PostgresBatch:
             transaction,
             (transaction + offset) << 16,
             now,
-            _load(connection, cache, {id: version for id, version, _ in rows}),
-            {id: position for id, _, position in rows},
+            _load(connection, cache, rows),
             pending.read() if pending else KeysOfBatch(),
         )
 
@@ -216,26 +224,28 @@ class PostgresBatch:
             "queues": list(wanted.queues),
             "kinds": list(wanted.kinds) if wanted.kinds else None,
             "count": count,
-            "taken": list(self._jobs.moved),
+            "taken": [stream.job.id for stream in self._touched],
         }
-        ids = [row[0] for row in self._connection.execute(READY, values)]
-        self._streams.update(_read(self._connection, ids))
-        return [stream.job for id in ids if isinstance(stream := self._streams[id], Stream)]
+        positions: dict[UUID, int] = dict(self._connection.execute(READY, values, binary=True).fetchall())
+        ready = _read(self._connection, positions)
+        self._streams.update(ready)
+        return [stream.job for stream in ready.values() if isinstance(stream, Stream)]
 
     def record(self, job: Job, events: Sequence[Event], *, claim_id: str | None = None) -> int:
         stream = self._streams[job.id]
         assert isinstance(stream, Stream)
-        new = job.version == 0
+        if not stream.touched:
+            stream.touched = True
+            self._touched.append(stream)
         for event in events:
             evolve(job, event)
             stored = self._mapper.to_stored_event(JobEvent(job.id, job.version, event))
             stream.hash = self._events.add(stored, stream.hash, event.at)
         if events:
-            self._positions[job.id] = self._base | len(self._events.ids)
-            self._jobs.follow(job, self._positions[job.id], new=new)
-        if not new and (events or job.held):
-            self._leases.follow(job, claim_id)
-        return self._positions[job.id]
+            stream.moved = True
+            stream.position = self._base | len(self._events.ids)
+        stream.claim_id = claim_id or stream.claim_id
+        return stream.position
 
     def lease_expired(self, job: Job) -> bool:
         if self._expired is None:
@@ -250,12 +260,19 @@ class PostgresBatch:
         self._keys.answer(key, job_ids, position)
 
     def write(self) -> None:
-        """Send everything recorded, and commit, in one round trip."""
+        """Send everything recorded, and commit, in one round trip; view rows and leases in the order of ids."""
+        created = [stream for stream in self._touched if stream.job.version == 1]
+        others = sorted((stream for stream in self._touched if stream.job.version > 1), key=_id)
+        moved = [stream for stream in others if stream.moved]
+        held = [(stream.job, stream.claim_id) for stream in others if stream.job.held]
+        ended = [stream.job.id for stream in others if stream.was_held and not stream.job.held]
         with self._connection.pipeline():
             if self._events.ids:
                 self._events.insert(self._connection, self._base)
-                self._jobs.write(self._connection)
-            self._leases.write(self._connection, self.now)
+                insert_jobs(self._connection, [(stream.job, stream.position) for stream in created])
+                move_jobs(self._connection, [(stream.job, stream.position) for stream in moved])
+            hold_leases(self._connection, held, self.now)
+            end_leases(self._connection, ended)
             self._keys.write(self._connection)
             self._connection.execute("COMMIT")
 
@@ -271,30 +288,37 @@ class PostgresBatch:
 
     def topics(self) -> Collection[str]:
         """The queues of jobs that now wait and are due, and the jobs that moved, if they are not too many to name."""
-        jobs = self._jobs.jobs.values()
+        jobs = [stream.job for stream in self._touched if stream.moved]
         queues = {queue_topic(job.queue) for job in jobs if job.status == "queued" and job.run_at <= self.now}
-        if len(self._jobs.moved) > MOST_NAMED:
+        moved = [job.id for job in jobs if job.version > 1]
+        if len(moved) > MOST_NAMED:
             return {*queues, ANY}
-        return queues | {job_topic(id) for id in self._jobs.moved}
+        return queues | {job_topic(id) for id in moved}
 
 
-def _load(connection: Connection, cache: StreamCache, versions: dict[UUID, int]) -> dict[UUID, Stream | Exception]:
+def _load(
+    connection: Connection, cache: StreamCache, locked: list[tuple[UUID, int, int]]
+) -> dict[UUID, Stream | Exception]:
     """The streams of locked jobs: from memory where it is at the locked version, else from the log."""
     streams: dict[UUID, Stream | Exception] = {}
-    for id, version in versions.items():
+    missing: dict[UUID, int] = {}
+    for id, version, position in locked:
         if (stream := cache.take(id, version)) is not None:
+            stream.begin(position)
             streams[id] = stream
-    if missing := [id for id in versions if id not in streams]:
+        else:
+            missing[id] = position
+    if missing:
         streams.update(_read(connection, missing))
     return streams
 
 
-def _read(connection: Connection, ids: list[UUID]) -> dict[UUID, Stream | Exception]:
-    """Fold streams from the log. One that cannot be read harms only its own job."""
-    streams: dict[UUID, Stream | Exception] = {id: Stream(Job(id=id)) for id in ids}
-    if not ids:
+def _read(connection: Connection, positions: dict[UUID, int]) -> dict[UUID, Stream | Exception]:
+    """Fold streams from the log, in the order asked for. One that cannot be read harms only its own job."""
+    streams: dict[UUID, Stream | Exception] = {id: Stream(Job(id=id)) for id in positions}
+    if not positions:
         return streams
-    for id, hash, state in connection.execute(STREAMS, (ids,), binary=True):
+    for id, hash, state in connection.execute(STREAMS, (list(positions),), binary=True):
         stream = streams[id]
         if isinstance(stream, Exception):
             continue
@@ -305,12 +329,19 @@ def _read(connection: Connection, ids: list[UUID]) -> dict[UUID, Stream | Except
             version = stream.job.version + 1
             log.exception("stream.unreadable", job_id=str(id), version=version)
             streams[id] = UnreadableStream(f"event {version} of job {id} cannot be read by this release")
+    for id, position in positions.items():
+        if isinstance(stream := streams[id], Stream):
+            stream.begin(position)
     return streams
+
+
+def _id(stream: Stream) -> int:
+    return stream.job.id.int
 
 
 def _translated(error: psycopg.Error) -> Exception:
     """The driver's error in the application's words."""
-    if isinstance(error, psycopg.errors.UniqueViolation | psycopg.errors.TransactionRollback):
+    if isinstance(error, psycopg.errors.UniqueViolation) or (error.sqlstate or "").startswith("40"):
         return Conflicted()
     if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
         return BatchRefused(error.diag.message_primary or str(error))

@@ -18,7 +18,7 @@ import uvloop
 from application.errors import Unavailable
 from interfaces.bootstrap import Service, configure_logs, migrate_database
 from interfaces.http.app import create_app
-from interfaces.http.guard import LOOPBACK
+from interfaces.http.guard import is_loopback
 from interfaces.settings import Settings
 
 log = structlog.get_logger()
@@ -93,7 +93,7 @@ def address(listening: socket.socket) -> str:
 
 def open_mode_refusal(host: str) -> str | None:
     """Why the service may not listen on `host` while it has no keys; None on loopback."""
-    if host in LOOPBACK or host.startswith("127."):
+    if is_loopback(host):
         return None
     return (
         f"{host} is not loopback, and without keys anybody there could drive the service; listen on 127.0.0.1 "

@@ -4,6 +4,8 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.datastructures import State
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from interfaces.http.artifacts import get_artifact, list_artifacts
 from interfaces.http.events import get_log
@@ -25,9 +27,9 @@ from interfaces.http.visualizations import create_visualization, get_page, get_v
 from interfaces.http.workers import claim_jobs, report
 
 
-def create_app(service: Any) -> Litestar:
+def create_app(service: Any) -> ASGIApp:
     """The application over a `interfaces.bootstrap.Service`."""
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             create_job,
             create_jobs,
@@ -52,7 +54,18 @@ def create_app(service: Any) -> Litestar:
         ],
         state=State({"service": service}),
         exception_handlers={Exception: answer_problem},
-        middleware=[only_from_loopback],
         openapi_config=None,
         logging_config=None,
     )
+    return only_from_loopback(_with_head(app))
+
+
+def _with_head(app: ASGIApp) -> ASGIApp:
+    """HEAD is answered wherever GET is (RFC 9110, 9.3.2); the server leaves the content out."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await app(scope, receive, send)
+
+    return answered

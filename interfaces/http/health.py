@@ -13,7 +13,6 @@ from application.errors import NotFound
 from interfaces.http.jobs import JSON
 from interfaces.http.problems import KINDS
 
-
 PATIENCE = 2.0
 
 

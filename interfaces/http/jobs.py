@@ -8,8 +8,8 @@ from uuid import UUID
 
 from litestar import Request, Response, get, post
 from litestar.response import Stream
-from msgspec import Meta, MsgspecError, Raw, Struct
-from msgspec.json import decode, encode
+from msgspec import Meta, Raw, Struct
+from msgspec.json import encode
 
 from application.differences import Diff, changes
 from application.errors import FieldError, Invalid, TooLarge
@@ -29,8 +29,20 @@ from application.jobs import (
     Sort,
 )
 from application.payload import check_size
-from interfaces.http.problems import field_error
-from interfaces.http.requests import BODY, LARGE_BODY, asked, job_id, json_body, query, raw_body, versions
+from interfaces.http.requests import (
+    BODY,
+    LARGE_BODY,
+    asked,
+    job_id,
+    json_body,
+    off_the_loop,
+    query,
+    raw_body,
+    read_elements,
+    read_json,
+    sent_body,
+    versions,
+)
 from interfaces.http.streams import (
     COMMENT,
     COMMENT_SECONDS,
@@ -139,10 +151,7 @@ class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
 async def create_job(request: Request[Any, Any, Any]) -> Response[bytes]:
     query(request, NoQuery)
     body = await raw_body(request)
-    try:
-        new = decode(body, type=NewJob)
-    except MsgspecError as error:
-        raise Invalid(field_error(error)) from error
+    new = read_json(body, NewJob)
     _check(new)
     accepted = await _jobs(request).create([new], asked(request, body))
     return await answer_job(request, accepted)
@@ -151,8 +160,8 @@ async def create_job(request: Request[Any, Any, Any]) -> Response[bytes]:
 @post("/v1/jobs/batch", request_max_body_size=LARGE_BODY)
 async def create_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     query(request, NoQuery)
-    body = await raw_body(request)
-    accepted = await _jobs(request).create(_new_jobs(body), asked(request, body))
+    body = await sent_body(request)
+    accepted = await _jobs(request).create(await off_the_loop(body, _new_jobs), asked(request, body))
     created = CreatedJobs(list(accepted.job_ids), str(accepted.position))
     return Response(encode(created), status_code=202, media_type=JSON, headers=_replayed(accepted))
 
@@ -303,32 +312,26 @@ def _matches(if_none_match: str | None, version: int) -> bool:
     return if_none_match.strip() == "*" or version in (versions(if_none_match) or ())
 
 
-def _check(new: NewJob, within: str = "") -> None:
+def _check(new: NewJob) -> None:
     """Raises TooLarge for too much input, and Invalid for a moment outside the calendar."""
-    check_size(bytes(new.input), f"{within}input")
+    check_size(bytes(new.input), "input")
     if new.run_at is not None and not 1970 < new.run_at.year < 9999:
-        raise Invalid(FieldError(f"{within}run_at", "must lie between the years 1971 and 9998"))
+        raise Invalid(FieldError("run_at", "must lie between the years 1971 and 9998"))
+
+
+def _check_in_batch(new: NewJob) -> None:
+    try:
+        _check(new)
+    except TooLarge as error:
+        raise Invalid(FieldError("input", str(error))) from error
 
 
 def _new_jobs(body: bytes) -> list[NewJob]:
     """The jobs of a batch. Raises Invalid with the errors of every job that is at fault."""
-    try:
-        raw = decode(body, type=_RawJobs).jobs
-    except MsgspecError as error:
-        raise Invalid(field_error(error)) from error
-    jobs: list[NewJob] = []
-    errors: list[FieldError] = []
-    for n, one in enumerate(raw):
-        within = f"jobs[{n}]"
-        try:
-            jobs.append(decode(one, type=NewJob))
-            _check(jobs[-1], f"{within}.")
-        except MsgspecError as error:
-            errors.append(field_error(error, within))
-        except TooLarge as error:
-            errors.append(FieldError(f"{within}.input", str(error)))
-        except Invalid as error:
-            errors.extend(error.errors)
+    elements = read_json(body, _RawJobs).jobs
+    jobs, errors = read_elements(elements, NewJob, "jobs", _check_in_batch)
     if errors:
-        raise Invalid(*errors, detail=f"{len(errors)} of {len(raw)} jobs are at fault; none was created")
+        raise Invalid(
+            *errors, detail=f"{len(elements) - len(jobs)} of {len(elements)} jobs are at fault; none was created"
+        )
     return jobs

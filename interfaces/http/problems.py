@@ -7,7 +7,8 @@ from uuid import uuid4
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
-from msgspec import UNSET, Meta, MsgspecError, Struct, UnsetType
+from litestar.types import Send
+from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import encode
 
 from application.errors import ApplicationError, FieldError, Invalid
@@ -110,13 +111,21 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
     return Response(encode(told), status_code=told.status, media_type=PROBLEM_JSON, headers=headers)
 
 
+async def refuse(send: Send, code: str, detail: str) -> None:
+    """Answer with a problem before the framework has seen the request."""
+    told = problem(code, detail, uuid4().hex)
+    headers = [(b"content-type", PROBLEM_JSON.encode()), (b"x-request-id", told.request_id.encode())]
+    await send({"type": "http.response.start", "status": told.status, "headers": headers})
+    await send({"type": "http.response.body", "body": encode(told), "more_body": False})
+
+
 def request_id_of(request: Request[Any, Any, Any]) -> str:
     """The caller's X-Request-Id if it is a plain word, else a new one."""
     given = request.headers.get("x-request-id", "")
     return given if re.fullmatch(r"[\w.:-]{1,100}", given, re.ASCII) else uuid4().hex
 
 
-def field_error(error: MsgspecError, within: str = "") -> FieldError:
+def field_error(error: Exception, within: str = "") -> FieldError:
     """msgspec's words and path (`… - at `$.retry.max``, or `… - at `key` in `$.labels``) as a field and a message."""
     message, path = str(error), ""
     if placed := _PLACE.fullmatch(message):

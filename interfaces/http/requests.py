@@ -1,7 +1,9 @@
 """Reading requests strictly: what is not understood is refused by name, before anything is recorded."""
 
+import asyncio
 import hashlib
 import re
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
@@ -28,21 +30,60 @@ _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 
 async def json_body(request: Request[Any, Any, Any], type: type[T]) -> T:
     """The JSON body as `type`. Raises Invalid, or a problem for another media type or one that is too large."""
-    body = await raw_body(request)
-    try:
-        return decode(body, type=type)
-    except msgspec.ValidationError as error:
-        raise Invalid(field_error(error)) from error
+    read: T = read_json(await raw_body(request), type)
+    return read
 
 
 async def raw_body(request: Request[Any, Any, Any]) -> bytes:
     """The body, when it is JSON within our limits."""
+    body = await sent_body(request)
+    check_json(body)
+    return body
+
+
+async def sent_body(request: Request[Any, Any, Any]) -> bytes:
+    """The body, when it says that it is JSON."""
     media_type = request.headers.get("content-type", "application/json")
     if not _JSON.fullmatch(media_type.strip()):
         raise HTTPProblem("unsupported-media-type", f"the body is {media_type!r}; send application/json")
-    body = await request.body()
-    check_json(body)
-    return body
+    return await request.body()
+
+
+async def off_the_loop(body: bytes, read: Callable[[bytes], T]) -> T:
+    """What `read` makes of a body; a large one is read on a thread, so that other requests go on meanwhile."""
+    return await asyncio.to_thread(read, body) if len(body) > BODY else read(body)
+
+
+def read_json(json: bytes, type: Any) -> Any:
+    """JSON as `type`. Raises Invalid."""
+    try:
+        return decode(json, type=type)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(field_error(error)) from error
+
+
+def read_elements(
+    elements: Sequence[msgspec.Raw], type: Any, within: str, check: Callable[[Any], None] = lambda _: None
+) -> tuple[list[Any], list[FieldError]]:
+    """The elements of a list as `type`, each checked by itself; and what is wrong with those that are left out.
+
+    `check` raises Invalid for an element that fits its type and yet cannot be taken.
+    """
+    read: list[Any] = []
+    errors: list[FieldError] = []
+    for n, element in enumerate(elements):
+        try:
+            check_json(bytes(element))
+            item = read_json(element, type)
+            check(item)
+            read.append(item)
+        except Invalid as invalid:
+            errors.extend(FieldError(_path(f"{within}[{n}]", e.field), e.message) for e in invalid.errors)
+    return read, errors
+
+
+def _path(within: str, field: str) -> str:
+    return within if field == "$" else f"{within}.{field}"
 
 
 def query(request: Request[Any, Any, Any], type: type[T]) -> T:
@@ -113,9 +154,9 @@ def _whole(type: msgspec.inspect.Type) -> bool:
 
 
 def _key(request: Request[Any, Any, Any], key: str, body: bytes) -> IdempotencyKey:
-    """The fingerprint covers the operation and what the body says, however it is written."""
+    """The fingerprint covers the operation and what the body says, however it is written; a large one, to the byte."""
     if not 0 < len(key) <= LONGEST_KEY:
         raise Invalid(FieldError("Idempotency-Key", f"must be 1 to {LONGEST_KEY} characters"))
-    said = encode(decode(body), order="sorted")
+    said = encode(decode(body), order="sorted") if len(body) <= BODY else body
     operation = f"{request.method} {request.url.path}\n".encode()
     return IdempotencyKey("default", key, hashlib.sha256(operation + said).digest())

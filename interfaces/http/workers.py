@@ -4,15 +4,27 @@ import asyncio
 from typing import Annotated, Any
 
 from litestar import Request, Response, post
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.json import encode
 
 from application.claims import Claim, ClaimedJob, Claims
+from application.errors import Invalid
 from application.jobs import Name
+from application.payload import check_json
 from application.reports import AnyReport, Reported, Reports
 from interfaces.http.jobs import JSON, NoQuery
 from interfaces.http.problems import Problem, log, problem_of, request_id_of
-from interfaces.http.requests import BODY, LARGE_BODY, json_body, query, trace
+from interfaces.http.requests import (
+    BODY,
+    LARGE_BODY,
+    json_body,
+    off_the_loop,
+    query,
+    read_elements,
+    read_json,
+    sent_body,
+    trace,
+)
 
 
 class ClaimedJobs(Struct, frozen=True):
@@ -24,6 +36,11 @@ class ReportsRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
     worker: Name
     reports: Annotated[list[AnyReport], Meta(max_length=Reports.most)]
+
+
+class _RawReports(Struct, frozen=True, forbid_unknown_fields=True):
+    worker: Name
+    reports: Annotated[list[Raw], Meta(max_length=Reports.most)]
 
 
 class ReportResult(Struct, frozen=True, kw_only=True):
@@ -74,12 +91,21 @@ async def _hung_up(request: Request[Any, Any, Any]) -> None:
 @post("/v1/reports", status_code=200, request_max_body_size=LARGE_BODY)
 async def report(request: Request[Any, Any, Any]) -> Response[bytes]:
     query(request, NoQuery)
-    said = await json_body(request, ReportsRequest)
+    said = await off_the_loop(await sent_body(request), _reports)
     reports: Reports = request.app.state.service.reports
     answers = await reports.say_all(said.worker, said.reports, trace(request))
     request_id = request_id_of(request)
     results = [_result(answer, request_id) for answer in answers]
     return Response(encode(ReportResults(results)), status_code=200, media_type=JSON)
+
+
+def _reports(body: bytes) -> ReportsRequest:
+    said = read_json(body, _RawReports)
+    reports, errors = read_elements(said.reports, AnyReport, "reports")
+    check_json(encode(said.worker))
+    if errors:
+        raise Invalid(*errors)
+    return ReportsRequest(said.worker, reports)
 
 
 def _result(answer: Reported | Exception, request_id: str) -> ReportResult:

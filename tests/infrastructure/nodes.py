@@ -21,7 +21,7 @@ from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.schema import migrate
 
-PATIENCE = 30.0
+PATIENCE = 20.0
 ASKED = Asked(by="key:test")
 
 

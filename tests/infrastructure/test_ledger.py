@@ -293,7 +293,7 @@ class TestIdempotencyKeys:
         requeue = Requeue(job_id=id, reason="again", asked=Asked(by="key:test", key=key))
         with pytest.raises(Conflict):
             node.one(requeue)
-        assert ask(node.dsn, "SELECT FROM idempotency_keys WHERE key = 'refused'") == []
+        assert ask(node.dsn, "SELECT 1 FROM idempotency_keys WHERE key = 'refused'") == []
         node.one(Cancel(job_id=id, reason="first this", asked=ASKED))
         assert not node.one(requeue).replayed
         assert node.one(requeue).replayed
@@ -395,7 +395,7 @@ class TestALostAnswer:
             assert proxy.cuts == 1
             assert answers == [Reported(version=3, cancel_requested=False)] * 3
             assert [topics(node, id) for id in ids] == [["job.created", "job.started", "job.completed"]] * 3
-        assert ask(dsn, "SELECT FROM leases WHERE job_id = ANY(%s)", [ids]) == []
+        assert ask(dsn, "SELECT 1 FROM leases WHERE job_id = ANY(%s)", [ids]) == []
 
     @pytest.mark.parametrize("where", ["before COMMIT", "in COMMIT", "after COMMIT"])
     def test_a_key_is_answered_as_it_was_recorded(self, proxy: Proxy, where: Cut) -> None:
@@ -420,7 +420,9 @@ class TestALostAnswer:
             with Proxy(own) as proxy, Node(proxy.dsn, prepare=False) as node, ThreadPoolExecutor(1) as thread:
                 proxy.cut_next("in COMMIT")
                 answer = thread.submit(node.create, new_job())
-                looking = "SELECT FROM pg_stat_activity WHERE query LIKE '%pg_xact_status%' AND pid <> pg_backend_pid()"
+                looking = (
+                    "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_xact_status%' AND pid <> pg_backend_pid()"
+                )
                 eventually(lambda: gate.execute(looking).fetchall() and node.log.database)
                 assert not answer.done()
                 gate.execute("SELECT pg_advisory_unlock(77)")
@@ -605,7 +607,25 @@ def terminate(node: Node) -> None:
 
 def deadlocks(dsn: str) -> int:
     """How many the server counted in this database, once its sessions have ended and told."""
-    others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     eventually(lambda: not ask(dsn, others))
     ((count,),) = ask(dsn, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     return int(count)
+
+
+class TestADeadlock:
+    def test_it_counts_as_a_conflict_and_is_decided_again(self, node: Node) -> None:
+        a, b = node.started(*[new_job(queue="deadlock") for _ in range(2)])
+        with psycopg.connect(node.dsn, autocommit=True) as other, ThreadPoolExecutor(1) as thread:
+            other.execute("SET deadlock_timeout = '60s'")  # so that it is the ledger who finds out
+            other.execute("BEGIN")
+            other.execute("SELECT 1 FROM jobs WHERE id = %s FOR UPDATE", [b])
+            told = thread.submit(node.execute, *[Say(report=progress(id, "half"), worker="w1") for id in (a, b)])
+            eventually(
+                lambda: ask(
+                    node.dsn, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND state = 'active'"
+                )
+            )
+            other.execute("SELECT 1 FROM jobs WHERE id = %s FOR UPDATE", [a])
+            other.execute("COMMIT")
+            assert told.result(30) == [Reported(version=3, cancel_requested=False)] * 2

@@ -602,3 +602,8 @@ def test_the_input_comes_back_to_the_letter(service: "Service", send: "Send") ->
     shown = service.http.get(answer.headers["location"]).content
     assert written in shown
     assert json.loads(shown)["input"] == json.loads(written)
+
+
+def test_of_a_field_given_twice_the_last_counts(service: "Service", send: "Send") -> None:
+    job = send("/v1/jobs", b'{"kind":"first","input":1,"kind":"last","input":2}').json()
+    assert (job["kind"], job["input"]) == ("last", 2)

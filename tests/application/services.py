@@ -1,0 +1,124 @@
+"""What the tests of workers and rescue share: the service over a real database, and a worker on it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from msgspec import Raw
+
+from application.claims import Claim, ClaimedJob
+from application.errors import Unavailable
+from application.handlers import Handle, handler_for
+from application.jobs import Asked, JobView, NewJob
+from application.reports import AnyReport, Heartbeat, Reported
+from application.worker import Worker
+from domain.events import Artifact
+from interfaces.bootstrap import Service
+from interfaces.settings import Settings
+from tests.infrastructure.nodes import PATIENCE
+
+ASKED = Asked(by="key:test")
+
+
+class Line:
+    """The service as a worker sees it, over a line that can go deaf to heartbeats."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.deaf = False
+
+    async def claim(self, claim: Claim) -> Sequence[ClaimedJob]:
+        return await self._service.claims.claim(claim)
+
+    async def say(self, worker: str, report: AnyReport, trace: str | None = None) -> Reported:
+        if self.deaf and isinstance(report, Heartbeat):
+            raise Unavailable
+        return await self._service.reports.say(worker, report, trace)
+
+    async def save_artifact(
+        self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes, media_type: str
+    ) -> Artifact:
+        return await self._service.artifacts.save(worker, job_id, attempt, name, content, media_type)
+
+
+class Shop:
+    """A service, the queue of one test, and workers for it."""
+
+    def __init__(self, service: Service, queue: str) -> None:
+        self.service = service
+        self.queue = queue
+        self.line = Line(service)
+
+    async def create(self, kind: str = "work", input: bytes = b"{}", **fields: Any) -> UUID:
+        new = NewJob(**{"kind": kind, "input": Raw(input), "queue": self.queue, **fields})
+        (id,) = (await self.service.jobs.create([new], ASKED)).job_ids
+        return id
+
+    async def job(self, id: UUID) -> JobView:
+        return await self.service.jobs.get(id)
+
+    async def until(self, condition: Callable[[], Awaitable[object]]) -> None:
+        """Wait until `condition` holds; fails when it does not within the patience of tests."""
+        async with asyncio.timeout(PATIENCE):
+            for pause in [0.005] * int(PATIENCE / 0.005):
+                if await condition():
+                    return
+                await asyncio.sleep(pause)
+
+    async def finished(self, id: UUID) -> JobView:
+        """The job, once it is."""
+
+        async def ended() -> bool:
+            return (await self.job(id)).finished_at is not None
+
+        await self.until(ended)
+        return await self.job(id)
+
+    async def status(self, id: UUID, *wanted: str) -> JobView:
+        """The job, once its status is one of those wanted."""
+
+        async def there() -> bool:
+            return (await self.job(id)).status in wanted
+
+        await self.until(there)
+        return await self.job(id)
+
+    async def topics(self, id: UUID) -> list[str]:
+        """The tags of its events, without `job.`."""
+        job = await self.service.jobs.fold(id)
+        events = await asyncio.to_thread(self.service._log.stream, id)
+        assert len(events) == job.version
+        return [str(event.__struct_config__.tag).removeprefix("job.") for event in events]
+
+    @asynccontextmanager
+    async def working(
+        self, *, name: str = "w1", grace: float = 10.0, capacity: int = 5, **kinds: Handle
+    ) -> AsyncIterator[Worker]:
+        """A worker with a handler for each kind, which is stopped at the end."""
+        handlers: Mapping[str, Any] = {kind: handler_for(kind, run) for kind, run in kinds.items()}
+        worker = Worker(
+            name, handlers, self.line, self.service.news, queues=[self.queue], capacity=capacity, grace=grace
+        )
+        running = asyncio.create_task(worker.run())
+        try:
+            yield worker
+        finally:
+            worker.stop()
+            await asyncio.wait_for(running, PATIENCE)
+
+
+def in_shop(dsn: str, folder: Path, queue: str, story: Callable[[Shop], Awaitable[None]]) -> None:
+    """Run a story with a service of its own."""
+
+    async def main() -> None:
+        settings = Settings.model_validate({"DATABASE_URL": dsn, "JOBLEDGER_DATA": folder})
+        service = Service(settings)
+        try:
+            await story(Shop(service, queue))
+        finally:
+            await service.close()
+
+    asyncio.run(main())
