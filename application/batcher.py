@@ -36,6 +36,8 @@ class Batcher(Generic[Item, Answer]):
         self._patience = patience
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._deadlines: deque[tuple[float, asyncio.Future[Answer]]] = deque()
+        self._watchdog: asyncio.TimerHandle | None = None
         self._busy = False
 
     async def submit(self, item: Item) -> Answer:
@@ -45,16 +47,11 @@ class Batcher(Generic[Item, Answer]):
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((item, answer))
+        self._watch(loop, answer)
         if not self._busy:
             self._busy = True
             loop.call_soon(self._begin, loop)
-        try:
-            return await asyncio.wait_for(answer, self._patience)
-        except TimeoutError:
-            raise Unavailable(
-                f"the database gave no answer within {self._patience:g} s; it may still be recorded: look, or repeat "
-                "the request with the same Idempotency-Key"
-            ) from None
+        return await answer
 
     def close(self) -> None:
         """Let the batch under way end, and take no more."""
@@ -84,7 +81,27 @@ class Batcher(Generic[Item, Answer]):
             self._settle(batch, [error] * len(batch))
         elif error is None:
             self._settle(batch, done.result())
+        self._forget_answered()
         self._begin(loop)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Answer]") -> None:
+        """Answer in time whatever happens. All have the same patience, so the first to come is the first to expire."""
+        self._deadlines.append((loop.time() + self._patience, answer))
+        if self._watchdog is None:
+            self._watchdog = loop.call_at(self._deadlines[0][0], self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._forget_answered()
+        while self._deadlines and self._deadlines[0][0] <= loop.time():
+            _, answer = self._deadlines.popleft()
+            if not answer.done():
+                answer.set_exception(_no_answer(self._patience))
+        next_look = self._deadlines[0][0] if self._deadlines else None
+        self._watchdog = loop.call_at(next_look, self._expire, loop) if next_look else None
+
+    def _forget_answered(self) -> None:
+        while self._deadlines and self._deadlines[0][1].done():
+            self._deadlines.popleft()
 
     def _gather(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
         """As many of the waiting items as one batch holds, without those whose caller has gone."""
@@ -111,3 +128,10 @@ class Batcher(Generic[Item, Answer]):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+
+
+def _no_answer(patience: float) -> Unavailable:
+    return Unavailable(
+        f"the database gave no answer within {patience:g} s; it may still be recorded: look, or repeat "
+        "the request with the same Idempotency-Key"
+    )

@@ -188,6 +188,9 @@ class Following:
                 found = await asyncio.to_thread(self._histories.versions, list(self._followed))
             except Unavailable:
                 continue
+            except Exception:
+                log.exception("look.failed")
+                continue
             if moved := [job_topic(id) for id, version in found.items() if seen.get(id) != version]:
                 tell(moved)
             seen = found
@@ -280,8 +283,8 @@ class LogTail:
                 if (dropped := len(self._kept) + len(page) - KEPT) > 0:
                     self._begin = self._kept[dropped - 1].position
                 self._kept.extend(page)
+                self._end = page[-1].position  # at once: a follower that finds the one must find the other
                 async with self._grew:
-                    self._end = page[-1].position
                     self._grew.notify_all()
             if len(page) < PAGE:
                 _, lagging = await asyncio.to_thread(self._histories.log_end)

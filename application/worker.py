@@ -122,7 +122,7 @@ class Worker:
             await _first(ear.heard(POLL_SECONDS), self._stopping.wait())
 
     def _start(self, job: ClaimedJob) -> None:
-        log.info("job.claimed", job_id=str(job.id), kind=job.kind, attempt=job.attempt, worker=self._name)
+        log.debug("job.claimed", job_id=str(job.id), kind=job.kind, attempt=job.attempt, worker=self._name)
         task = asyncio.create_task(self._work(job))
         self._running[job.id] = Running(job, task, self._now() + job.heartbeat_timeout / 3)
 
@@ -133,7 +133,7 @@ class Worker:
             self._running[job.id].ended = True
             if report is not None:
                 await self.say(report, job)
-                log.info("job.reported", job_id=str(job.id), attempt=job.attempt, report=type(report).__name__)
+                log.debug("job.reported", job_id=str(job.id), attempt=job.attempt, report=type(report).__name__)
         except (LeaseLost, JobFinished) as lost:
             log.warning("lease-lost", job_id=str(job.id), attempt=job.attempt, worker=self._name, reason=str(lost))
         except (Refused, ApplicationError) as refusal:
@@ -330,5 +330,7 @@ def _kind_of(error: BaseException) -> str:
 
 
 def _text(message: str | None) -> str | None:
-    """A message as it can be recorded: without NUL, and not too long."""
-    return message.replace("\0", "�").encode(errors="replace").decode()[:LONGEST_MESSAGE] if message is not None else None
+    """A message as it can be recorded: without NUL and lone surrogates, and not too long."""
+    if message is None:
+        return None
+    return message.replace("\0", "�").encode(errors="replace").decode()[:LONGEST_MESSAGE]

@@ -5,6 +5,7 @@ import sys
 from typing import Literal
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 
 def configure(style: Literal["console", "json"], level: int = logging.INFO) -> None:
@@ -12,7 +13,10 @@ def configure(style: Literal["console", "json"], level: int = logging.INFO) -> N
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # others print local variables: inputs, keys
+        )
     )
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -20,7 +24,7 @@ def configure(style: Literal["console", "json"], level: int = logging.INFO) -> N
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if style == "json":
-        shared.append(structlog.processors.dict_tracebacks)
+        shared.append(structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)))
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -36,6 +36,7 @@ class Follower:
         self.over = False
         self._changed = threading.Condition()
         self._socket: socket.socket | None = None
+        self._closing = False
         headers = {"Accept": "text/event-stream"} | ({} if last_id is None else {"Last-Event-ID": str(last_id)})
         self._thread = threading.Thread(target=self._follow, args=(url, headers), daemon=True)
         self._thread.start()
@@ -76,6 +77,7 @@ class Follower:
     def close(self) -> None:
         """Hang up."""
         with self._changed:
+            self._closing = True
             if self._socket is not None and not self.over:
                 with suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
@@ -86,6 +88,8 @@ class Follower:
             with httpx2.stream("GET", url, headers=headers, timeout=httpx2.Timeout(PATIENCE, read=None)) as answer:
                 with self._changed:
                     self._socket = answer.extensions["network_stream"].get_extra_info("socket")
+                    if self._closing:
+                        return
                 self.status = answer.status_code
                 self.media_type = answer.headers.get("content-type", "")
                 self._read(answer)

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import Connection, sql
 
 from application.errors import Unavailable
+from infrastructure.postgres.columns import Column, ColumnDumper
 
 Query = LiteralString | bytes | sql.Composed
 IDLE = psycopg.pq.TransactionStatus.IDLE
@@ -42,6 +43,7 @@ class Database:
                 keepalives_count=3,
                 tcp_user_timeout=10_000,
             )
+            connection.adapters.register_dumper(Column, ColumnDumper)
             connection.execute("SET TIME ZONE 'UTC'")
             if self._prepare:  # else a transaction pooler stands between, where a session's settings are not ours
                 connection.execute("SELECT set_config('idle_in_transaction_session_timeout', '10s', false)")

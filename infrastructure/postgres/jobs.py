@@ -20,6 +20,7 @@ from domain.events import Artifact, JobError
 from domain.events import decode as decode_event
 from domain.ids import first_id
 from domain.job import Job
+from infrastructure.postgres.columns import Column, byteas, float8s, int2s, int4s, int8s, moments, texts, uuids
 from infrastructure.postgres.log import Log
 
 LOCK = "SELECT id, version, position FROM jobs WHERE id = ANY(%b::uuid[]) ORDER BY id FOR UPDATE"
@@ -145,16 +146,16 @@ _error = Decoder(JobError).decode
 _artifacts = Decoder(list[Artifact]).decode
 
 
-def insert_jobs(connection: Connection, created: Sequence[tuple[Job, int]]) -> None:
+def insert_jobs(connection: Connection, jobs: Sequence[Job], positions: Sequence[int]) -> None:
     """Make the rows of new jobs, given with the positions of their creation."""
-    if created:
-        connection.execute(INSERT, _columns([_new_row(job, position) for job, position in created]), binary=True)
+    if jobs:
+        connection.execute(INSERT, _new_columns(jobs, positions), binary=True)
 
 
-def move_jobs(connection: Connection, moved: Sequence[tuple[Job, int]]) -> None:
+def move_jobs(connection: Connection, jobs: Sequence[Job], positions: Sequence[int]) -> None:
     """Bring rows up to their jobs, given with the positions of their last events."""
-    if moved:
-        connection.execute(MOVE, _columns([_moved_row(job, position) for job, position in moved]), binary=True)
+    if jobs:
+        connection.execute(MOVE, _moved_columns(jobs, positions), binary=True)
 
 
 class PostgresViews:
@@ -236,45 +237,41 @@ def event_view(id: UUID, version: int, position: int, topic: str, hash: bytes, s
     )
 
 
-def _columns(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _new_row(job: Job, position: int) -> tuple[Any, ...]:
+def _new_columns(jobs: Sequence[Job], positions: Sequence[int]) -> tuple[Column, ...]:
     return (
-        job.id,
-        job.namespace,
-        job.kind,
-        job.queue,
-        job.priority,
-        job.max_attempts,
-        bytes(job.input),
-        encode(job.labels).decode() if job.labels else None,
-        job.created_at,
-        job.version,
-        position,
-        job.run_at,
+        uuids([job.id for job in jobs]),
+        texts([job.namespace for job in jobs]),
+        texts([job.kind for job in jobs]),
+        texts([job.queue for job in jobs]),
+        int2s([job.priority for job in jobs]),
+        int4s([job.max_attempts for job in jobs]),
+        byteas([bytes(job.input) for job in jobs]),
+        texts([encode(job.labels).decode() if job.labels else None for job in jobs]),
+        moments([job.created_at for job in jobs]),
+        int8s([job.version for job in jobs]),
+        int8s(positions),
+        moments([job.run_at for job in jobs]),
     )
 
 
-def _moved_row(job: Job, position: int) -> tuple[Any, ...]:
+def _moved_columns(jobs: Sequence[Job], positions: Sequence[int]) -> tuple[Column, ...]:
     return (
-        job.id,
-        job.version,
-        position,
-        job.status,
-        job.attempt,
-        job.progress,
-        job.step,
-        job.message,
-        job.worker,
-        bytes(job.result) if job.result is not None else None,
-        encode(job.error) if job.error is not None else None,
-        encode(list(job.artifacts.values())) if job.artifacts else None,
-        job.run_at,
-        job.updated_at,
-        job.started_at,
-        job.finished_at,
+        uuids([job.id for job in jobs]),
+        int8s([job.version for job in jobs]),
+        int8s(positions),
+        texts([job.status for job in jobs]),
+        int4s([job.attempt for job in jobs]),
+        float8s([job.progress for job in jobs]),
+        texts([job.step for job in jobs]),
+        texts([job.message for job in jobs]),
+        texts([job.worker for job in jobs]),
+        byteas([bytes(job.result) if job.result is not None else None for job in jobs]),
+        byteas([encode(job.error) if job.error is not None else None for job in jobs]),
+        byteas([encode(list(job.artifacts.values())) if job.artifacts else None for job in jobs]),
+        moments([job.run_at for job in jobs]),
+        moments([job.updated_at for job in jobs]),
+        moments([job.started_at for job in jobs]),
+        moments([job.finished_at for job in jobs]),
     )
 
 

@@ -9,6 +9,7 @@ from psycopg import Connection
 from application.reports import Beat, Lease
 from application.rescue import Expired
 from domain.job import Job
+from infrastructure.postgres.columns import float8s, int4s, texts, uuids
 from infrastructure.postgres.database import Database
 
 HOLD = """
@@ -61,11 +62,11 @@ def hold_leases(connection: Connection, held: Sequence[tuple[Job, str | None]], 
     """Take or extend the leases of held jobs, given in the order of their ids with the claim that took them, if any."""
     if held:
         columns = (
-            [job.id for job, _ in held],
-            [job.attempt for job, _ in held],
-            [job.worker for job, _ in held],
-            [claim_id for _, claim_id in held],
-            [job.heartbeat_timeout for job, _ in held],
+            uuids([job.id for job, _ in held]),
+            int4s([job.attempt for job, _ in held]),
+            texts([job.worker for job, _ in held]),
+            texts([claim_id for _, claim_id in held]),
+            float8s([job.heartbeat_timeout for job, _ in held]),
         )
         connection.execute(HOLD, (now, now, *columns), binary=True)
 
@@ -73,7 +74,7 @@ def hold_leases(connection: Connection, held: Sequence[tuple[Job, str | None]], 
 def end_leases(connection: Connection, job_ids: Sequence[UUID]) -> None:
     """Drop the leases of jobs that nobody holds any more."""
     if job_ids:
-        connection.execute(END, (list(job_ids),), binary=True)
+        connection.execute(END, (uuids(job_ids),), binary=True)
 
 
 class PostgresLeases:
@@ -84,8 +85,8 @@ class PostgresLeases:
 
     def extend(self, beats: Sequence[Beat]) -> list[Lease | None]:
         """Extend what is still held, in one statement, and say where each job stands."""
-        ids = [beat.job_id for beat in beats]
-        columns = (ids, [beat.attempt for beat in beats], [beat.worker for beat in beats])
+        ids = uuids([beat.job_id for beat in beats])
+        columns = (ids, int4s([beat.attempt for beat in beats]), texts([beat.worker for beat in beats]))
         extended = set(self._database.rows(EXTEND, columns))
         standing = {row[0]: row[1:] for row in self._database.rows(STANDING, (ids,))}
         return [

@@ -1,5 +1,6 @@
 """The ledger: batches of commands on locked jobs, recorded with their views and leases in one transaction."""
 
+import struct
 import threading
 import time
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from domain.audit import GENESIS
 from domain.events import Event, decode
 from domain.ids import job_ids
 from domain.job import Job, evolve
+from infrastructure.postgres.columns import uuids
 from infrastructure.postgres.idempotency import KeysOfBatch
 from infrastructure.postgres.jobs import LOCK, READY, insert_jobs, move_jobs
 from infrastructure.postgres.leases import STILL_EXPIRED, end_leases, hold_leases
@@ -106,6 +108,8 @@ class PostgresLedger:
             yield batch
             committing = True
             batch.write()
+        except (UnicodeEncodeError, struct.error) as error:
+            raise BatchRefused(str(error)) from error
         except psycopg.Error as error:
             if not (committing and self._was_recorded(connection, batch, error)):
                 raise _translated(error) from error
@@ -186,7 +190,7 @@ class PostgresBatch:
         """Lock the jobs in order, then take the keys in order, then read the clock; one round trip."""
         with connection.pipeline():
             connection.execute("BEGIN")
-            locked = connection.execute(LOCK, (job_ids,), binary=True) if job_ids else None
+            locked = connection.execute(LOCK, (uuids(job_ids),), binary=True) if job_ids else None
             pending = KeysOfBatch.request(connection, keys)
             begun = connection.execute(BEGIN, binary=True)
         transaction, offset, now = begun.fetchone() or (0, 0, None)
@@ -269,8 +273,8 @@ class PostgresBatch:
         with self._connection.pipeline():
             if self._events.ids:
                 self._events.insert(self._connection, self._base)
-                insert_jobs(self._connection, [(stream.job, stream.position) for stream in created])
-                move_jobs(self._connection, [(stream.job, stream.position) for stream in moved])
+                insert_jobs(self._connection, [s.job for s in created], [s.position for s in created])
+                move_jobs(self._connection, [s.job for s in moved], [s.position for s in moved])
             hold_leases(self._connection, held, self.now)
             end_leases(self._connection, ended)
             self._keys.write(self._connection)
@@ -318,7 +322,7 @@ def _read(connection: Connection, positions: dict[UUID, int]) -> dict[UUID, Stre
     streams: dict[UUID, Stream | Exception] = {id: Stream(Job(id=id)) for id in positions}
     if not positions:
         return streams
-    for id, hash, state in connection.execute(STREAMS, (list(positions),), binary=True):
+    for id, hash, state in connection.execute(STREAMS, (uuids(list(positions)),), binary=True):
         stream = streams[id]
         if isinstance(stream, Exception):
             continue

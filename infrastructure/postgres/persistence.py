@@ -13,17 +13,18 @@ from eventsourcing.persistence import (
     TrackingRecorder,
     Transcoder,
 )
+from eventsourcing.utils import resolve_topic
 
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.mapper import EventMapper
-from infrastructure.postgres.recorder import EventRecorder
+from infrastructure.postgres.recorder import CheckpointRecorder, EventRecorder
 
 DSN = "JOBLEDGER_DSN"
 PREPARE = "JOBLEDGER_PREPARE"
 
 
 class Factory(InfrastructureFactory[TrackingRecorder]):
-    """Makes the recorder and the mapper of the log."""
+    """Makes the recorders and the mapper of the log."""
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
@@ -40,11 +41,15 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
             raise NotSupportedError(f"there is no store for {purpose}: jobs are folded from their events")
         return EventRecorder(self.database)
 
-    def tracking_recorder(self, tracking_recorder_class: Any = None) -> TrackingRecorder:
-        raise NotSupportedError("projections keep their own checkpoints")
+    def tracking_recorder(self, tracking_recorder_class: type[TrackingRecorder] | None = None) -> TrackingRecorder:
+        """The checkpoints of the follower that the environment names."""
+        topic = self.env.get(self.TRACKING_RECORDER_TOPIC)
+        made: Any = tracking_recorder_class or (resolve_topic(topic) if topic else CheckpointRecorder)
+        recorder: TrackingRecorder = made(self.database, self.env.name)
+        return recorder
 
     def process_recorder(self) -> ProcessRecorder:
-        raise NotSupportedError("projections keep their own checkpoints")
+        raise NotSupportedError("followers of the log write views; only the ledger writes events")
 
     def close(self) -> None:
         self.database.close()

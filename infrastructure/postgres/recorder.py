@@ -1,4 +1,4 @@
-"""The events table: appending without a table lock, and reading without passing over an open transaction."""
+"""The events table: appending without a table lock, reading without passing over an open transaction, checkpoints."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +18,15 @@ from eventsourcing.persistence import (
     ProgrammingError,
     StoredEvent,
     Subscription,
+    Tracking,
+    TrackingRecorder,
 )
 from msgspec import Struct
 from psycopg import Connection
 
 from application.errors import Unavailable
 from domain.audit import GENESIS, chain
+from infrastructure.postgres.columns import byteas, int8s, moments, texts, uuids
 from infrastructure.postgres.database import Database
 
 MOST_EVENTS = 65_535
@@ -44,6 +47,11 @@ FROM events
 WHERE originator_id = ANY(%b::uuid[])
 ORDER BY originator_id, originator_version DESC
 """
+ADVANCE = """
+INSERT INTO checkpoints (follower, log, position) VALUES (%b, %b, %b)
+ON CONFLICT (follower, log) DO UPDATE SET position = EXCLUDED.position WHERE checkpoints.position < EXCLUDED.position
+"""
+CHECKPOINT = "SELECT position FROM checkpoints WHERE follower = %b AND log = %b"
 POLL_SECONDS = 0.2
 
 
@@ -73,7 +81,14 @@ class NewEvents(Struct):
         """Append them in the open transaction whose POSITION_BASE is `base`."""
         if len(self.ids) > MOST_EVENTS:
             raise ProgrammingError(f"{len(self.ids)} events in one transaction; at most {MOST_EVENTS} fit")
-        columns = (self.ids, self.versions, self.topics, self.states, self.hashes, self.at)
+        columns = (
+            uuids(self.ids),
+            int8s(self.versions),
+            texts(self.topics),
+            byteas(self.states),
+            byteas(self.hashes),
+            moments(self.at),
+        )
         connection.execute(APPEND, (base, *columns), binary=True)
 
 
@@ -87,7 +102,7 @@ class EventRecorder(ApplicationRecorder):
         """Append in one transaction; returns the positions. Raises IntegrityError when a version is taken."""
         if not stored_events:
             return []
-        with self._transaction() as connection:
+        with transaction(self.database) as connection:
             base, now = connection.execute(POSITION_BASE).fetchone() or (0, None)
             ids = list({e.originator_id for e in stored_events})
             last = {id: (v, h) for id, v, h in connection.execute(LAST_HASHES, (ids,), binary=True)}
@@ -118,7 +133,7 @@ class EventRecorder(ApplicationRecorder):
             ORDER BY originator_version {order} LIMIT %s
         """  # noqa: S608  the order is one of two words of ours
         bounds = (originator_id, gt or 0, lte if lte is not None else 2**62, limit)
-        with self._transaction() as connection:
+        with transaction(self.database) as connection:
             return [StoredEvent(*row) for row in connection.execute(query, bounds, binary=True)]
 
     def select_notifications(
@@ -140,7 +155,7 @@ class EventRecorder(ApplicationRecorder):
         after = -1 if start is None else start - inclusive_of_start
         wanted = list(topics) or None
         bounds = (after, stop if stop is not None else 2**62, wanted, wanted, limit)
-        with self._transaction() as connection:
+        with transaction(self.database) as connection:
             return [
                 Notification(originator_id=id, originator_version=version, topic=topic, state=state, id=position)
                 for id, version, topic, state, position in connection.execute(query, bounds, binary=True)
@@ -152,27 +167,12 @@ class EventRecorder(ApplicationRecorder):
             SELECT notification_id FROM events WHERE notification_id < safe_position()
             ORDER BY notification_id DESC LIMIT 1
         """
-        with self._transaction() as connection:
+        with transaction(self.database) as connection:
             row = connection.execute(query, binary=True).fetchone()
             return row[0] if row else None
 
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> "LogSubscription":
         return LogSubscription(self, gt, topics)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        """A transaction whose errors are the library's."""
-        try:
-            with self.database.connection() as connection, connection.transaction():
-                yield connection
-        except psycopg.IntegrityError as error:
-            raise IntegrityError(error) from error
-        except psycopg.DataError as error:
-            raise DataError(error) from error
-        except (psycopg.OperationalError, Unavailable) as error:
-            raise OperationalError(error) from error
-        except psycopg.Error as error:
-            raise PersistenceError(error) from error
 
 
 class LogSubscription(Subscription[EventRecorder]):
@@ -199,3 +199,45 @@ class LogSubscription(Subscription[EventRecorder]):
             if not self._read:
                 self._stopping.wait(POLL_SECONDS)
         raise StopIteration
+
+
+class CheckpointRecorder(TrackingRecorder):
+    """How far a follower has got in the logs it follows; the library's tracking id is our position."""
+
+    def __init__(self, database: Database, follower: str) -> None:
+        self.database = database
+        self._follower = follower
+
+    def insert_tracking(self, tracking: Tracking) -> None:
+        """Advance in a transaction of its own. Raises IntegrityError unless the position is ahead."""
+        with transaction(self.database) as connection:
+            self.advance(connection, tracking)
+
+    def advance(self, connection: Connection, tracking: Tracking) -> None:
+        """Advance in the open transaction that holds what came of the events up to there. Raises IntegrityError."""
+        place = (self._follower, tracking.application_name, tracking.notification_id)
+        if connection.execute(ADVANCE, place, binary=True).rowcount == 0:
+            raise IntegrityError(
+                f"{self._follower} is at or beyond {tracking.notification_id} of {tracking.application_name} already"
+            )
+
+    def max_tracking_id(self, application_name: str) -> int | None:
+        with transaction(self.database) as connection:
+            row = connection.execute(CHECKPOINT, (self._follower, application_name), binary=True).fetchone()
+            return row[0] if row else None
+
+
+@contextmanager
+def transaction(database: Database) -> Iterator[Connection]:
+    """A transaction whose errors are the library's."""
+    try:
+        with database.connection() as connection, connection.transaction():
+            yield connection
+    except psycopg.IntegrityError as error:
+        raise IntegrityError(error) from error
+    except psycopg.DataError as error:
+        raise DataError(error) from error
+    except (psycopg.OperationalError, Unavailable) as error:
+        raise OperationalError(error) from error
+    except psycopg.Error as error:
+        raise PersistenceError(error) from error

@@ -35,6 +35,7 @@ FROM (
 WHERE highest >= next
 RETURNING epoch_offset
 """
+HAS_PARTITIONS = "SELECT FROM event_partitions LIMIT 1"
 STATE = """
 SELECT (SELECT max(number) FROM migrations),
   (SELECT coalesce(max(notification_id), 0) >> 16 FROM events) < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
@@ -89,14 +90,17 @@ def migrate(database: Database) -> list[str]:
         connection.execute(LOCK)
         connection.execute(PREPARE)
         applied = _apply_missing(connection)
-        _add_partitions(connection)
         if raised := connection.execute(RAISE_EPOCH).fetchone():
             log.warning("log.restored", epoch_offset=raised[0])
+        _add_partitions(connection)
     return applied
 
 
 def add_partitions(database: Database) -> int:
-    """Make the partitions of the months to come; returns how many were missing. Needs the owner's rights."""
+    """Make the partitions of the months to come; returns how many were made. Needs the owner's rights.
+
+    Appends wait for half a second at the most; what could not be done meanwhile is logged and left for another time.
+    """
     with database.connection() as connection, connection.transaction():
         connection.execute(LOCK)
         return _add_partitions(connection)
@@ -114,8 +118,16 @@ def health(database: Database) -> Health:
 
 
 def _add_partitions(connection: Connection) -> int:
-    row = connection.execute("SELECT add_event_partitions(%s)", (MONTHS_AHEAD,)).fetchone()
-    return row[0] if row else 0
+    """Failing is no reason not to start: there are months left, and room for all ids beyond them."""
+    try:
+        with connection.transaction():
+            row = connection.execute("SELECT add_event_partitions(%s)", (MONTHS_AHEAD,)).fetchone()
+            return row[0] if row else 0
+    except psycopg.Error as error:
+        if connection.closed or connection.execute(HAS_PARTITIONS).fetchone() is None:
+            raise
+        log.warning("partitions.not_added", reason=str(error))
+        return 0
 
 
 def _apply_missing(connection: Connection) -> list[str]:

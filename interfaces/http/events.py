@@ -14,7 +14,17 @@ from application.following import Following, LogEntry, LogFilter
 from application.jobs import EventView, Moment, Name
 from domain.events import TAGS
 from interfaces.http.requests import query
-from interfaces.http.streams import COMMENT, COMMENT_SECONDS, last_event_id, ndjson, server_sent, sse, wanted_format
+from interfaces.http.streams import (
+    COMMENT,
+    COMMENT_SECONDS,
+    LARGEST,
+    begun,
+    last_event_id,
+    ndjson,
+    server_sent,
+    sse,
+    wanted_format,
+)
 
 LINES_PAGE = 1000
 Position = Annotated[str, Meta(pattern="^[0-9]{1,19}$")]
@@ -69,15 +79,15 @@ async def get_log(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
         type=tuple(asked.type), kind=tuple(asked.kind), actor=tuple(asked.actor), begin=asked.begin, end=asked.end
     )
     after = int(asked.after or 0)
-    if after >= 2**63:
+    if after > LARGEST:
         raise Invalid(FieldError("after", "is no position of this log"))
     following: Following = request.app.state.service.following
     enveloped, seen = asked.format is not None, last_event_id(request)
     match wanted_format(request):
         case "sse":
-            return sse(_live(following, after if seen is None else min(seen, 2**63 - 1), wanted, enveloped))
+            return sse(_live(following, after if seen is None else seen, wanted, enveloped))
         case "ndjson":
-            return ndjson(_lines(following, after, asked.limit, wanted, enveloped))
+            return ndjson(await begun(_lines(following, after, asked.limit, wanted, enveloped)))
         case "json":
             limit = asked.limit or 1000
             entries = await following.log_page(after, limit + 1, wanted)

@@ -47,6 +47,7 @@ from interfaces.http.streams import (
     COMMENT,
     COMMENT_SECONDS,
     SSE,
+    begun,
     last_event_id,
     ndjson,
     server_sent,
@@ -222,7 +223,7 @@ async def get_events(request: Request[Any, Any, Any]) -> Response[bytes] | Strea
                 return Response(b"", status_code=204, media_type=SSE)
             return sse(_live(following, id, after))
         case "ndjson":
-            return ndjson(_lines(following, id, wanted.after_version, wanted.limit))
+            return ndjson(await begun(_lines(following, id, wanted.after_version, wanted.limit)))
         case "json":
             limit = wanted.limit or 1000
             items = await following.page(id, wanted.after_version, limit + 1)

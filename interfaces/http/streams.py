@@ -14,6 +14,8 @@ SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
 COMMENT_SECONDS = 15.0
 """Silence after which a comment tells the client, and every proxy between, that we are there."""
+LARGEST = 2**63 - 1
+"""The largest version and position that Postgres can be asked for."""
 COMMENT = b": still here\n\n"
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -38,12 +40,24 @@ def last_event_id(request: Request[Any, Any, Any]) -> int | None:
         return None
     if not (given.isascii() and given.isdigit() and len(given) <= 19):
         raise Invalid(FieldError("Last-Event-ID", "is none that was given out here"))
-    return int(given)
+    return min(int(given), LARGEST)
 
 
 def server_sent(id: int | str, event: EventView, data: object) -> bytes:
     """One message. JSON has no line breaks, so it fits one data line."""
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (str(id).encode(), event.type.encode(), encode(data))
+
+
+async def begun(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same lines, the first of them at hand: what goes wrong there is still told as a problem."""
+    first = await anext(lines, b"")
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield first
+        async for more in lines:
+            yield more
+
+    return whole()
 
 
 def sse(messages: AsyncIterator[bytes]) -> Stream:

@@ -451,7 +451,7 @@ def test_a_result_that_is_too_large_fails_for_good(play: Play) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["n\0l", "a file named \udcff", "x" * 100_000, ""], ids=["NUL", "surrogate", "long", "none"]
+    "text", ["n\0l", "a file named \udcff", "x" * 3_000, ""], ids=["NUL", "surrogate", "long", "none"]
 )
 def test_whatever_an_error_says_it_is_recorded(play: Play, text: str) -> None:
     async def work(job: JobContext, order: Order) -> None:

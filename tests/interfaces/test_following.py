@@ -254,8 +254,8 @@ def test_a_jobs_history_comes_in_lines(service: "Service", queue: str) -> None:
 
 def test_a_long_history_comes_whole_in_lines_and_in_pages(service: "Service", queue: str) -> None:
     job = service.running(queue)
-    for _ in range(3):
-        progress(service, job, *(n / 1000 for n in range(700)))
+    for third in range(3):
+        progress(service, job, *((third * 700 + n) / 2100 for n in range(700)))
     answer = service.http.get(f"/v1/jobs/{job['id']}/events", headers={"Accept": "application/x-ndjson"})
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert [line["version"] for line in lines] == list(range(1, 2103))
@@ -318,7 +318,7 @@ def test_the_log_is_filtered_by_type_kind_actor_and_time(service: "Service", que
         )
         assert [json.loads(line) for line in lines.text.splitlines()] == expected, query
         with Follower(f"{service.url}/v1/events?{urlencode({'after': begin, **query}, doseq=True)}") as follower:
-            follower.wait_for(len(expected), SOON)
+            follower.begun().wait_for(len(expected), SOON)
             assert [message.data for message in follower.messages] == expected, query
 
 

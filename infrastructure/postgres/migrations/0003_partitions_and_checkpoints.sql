@@ -63,12 +63,12 @@ BEGIN
     PERFORM add_event_partition('events_before', NULL, first_id_of(this_month));
     PERFORM add_event_partition('events_after', first_id_of(this_month), NULL);
   END IF;
-  month := (SELECT month_of(low) FROM event_partitions WHERE name = 'events_after');
-  IF month >= horizon THEN
+  IF (SELECT low FROM event_partitions WHERE name = 'events_after') >= first_id_of(horizon) THEN
     RETURN 0;
   END IF;
 
   LOCK TABLE ONLY events IN ACCESS EXCLUSIVE MODE;
+  month := (SELECT month_of(low) FROM event_partitions WHERE name = 'events_after');
   ALTER TABLE events DETACH PARTITION events_after;
   first := (SELECT month_of(originator_id) FROM events_after ORDER BY originator_id LIMIT 1);
   last := (SELECT month_of(originator_id) FROM events_after ORDER BY originator_id DESC LIMIT 1);
@@ -92,3 +92,12 @@ BEGIN
   END IF;
   RETURN added;
 END $$;
+
+-- How far followers of the log have got, each in its own name and in that of the log it follows: an event is processed
+-- once, since its position is recorded in the transaction that holds what came of it.
+CREATE TABLE checkpoints (
+  follower text NOT NULL,
+  log text NOT NULL,
+  position bigint NOT NULL,
+  PRIMARY KEY (follower, log)
+) WITH (fillfactor = 50);

@@ -1,0 +1,443 @@
+"""A thousand random schedules over two writers, with crashes: after each step the log, the view and the leases agree.
+
+Schedules go side by side, a group at a time: in each step of a group every schedule does one thing, some through one
+writer and some through the other, whose transactions overlap. A group is reproduced by its seed, which is in the name of
+its test. More of them: `JOBLEDGER_SCHEDULES=100000 pytest tests/infrastructure/test_model_check.py`; other ones:
+`JOBLEDGER_SCHEDULES_SEED=5000`.
+"""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import pytest
+from msgspec import Raw, Struct, field
+
+from application.commands import Command
+from application.errors import ApplicationError, Conflicted, Unavailable
+from application.jobs import Accepted, Cancel, Create, JobView, NewJob, Requeue, Retry
+from application.ledger import Batch, Ready
+from application.reports import (
+    CancelReport,
+    CompletionReport,
+    Decided,
+    FailureReport,
+    ProgressReport,
+    ReleaseReport,
+    Reported,
+    ReportedError,
+    Say,
+)
+from application.rescue import Expired, MissHeartbeat, Unrescued
+from domain.audit import GENESIS, chain
+from domain.events import (
+    TAGS,
+    Cancelled,
+    CancelRequested,
+    Completed,
+    Created,
+    Event,
+    Failed,
+    HeartbeatMissed,
+    Progressed,
+    Released,
+    Requeued,
+    Started,
+    decode,
+)
+from domain.job import Cause, Job
+from domain.refusals import Conflict, JobFinished, LeaseLost, Refused
+from tests.infrastructure.nodes import ASKED, Node, ask, eventually, migrated, new_job
+
+SCHEDULES = int(os.environ.get("JOBLEDGER_SCHEDULES", "1000"))
+FIRST_SEED = int(os.environ.get("JOBLEDGER_SCHEDULES_SEED", "0"))
+SIDE_BY_SIDE = 50
+STEPS = 14
+STREAMS = """
+SELECT originator_id, originator_version, topic, state, hash, notification_id
+FROM events WHERE originator_id = ANY(%s) ORDER BY originator_id, originator_version
+"""
+LEASES = "SELECT job_id, attempt, worker, heartbeat_at FROM leases WHERE job_id = ANY(%s)"
+EXPIRE = "UPDATE leases SET expires_at = heartbeat_at - interval '1 s' WHERE job_id = ANY(%s)"
+DROP = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE backend_xid = %s::text::xid"
+
+
+@pytest.fixture(scope="module")
+def nodes(dsn: str) -> Iterator[tuple[Node, Node]]:
+    """Two writers of one log, each with a memory of its own."""
+    with Node(dsn) as one, Node(dsn) as other:
+        yield one, other
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SCHEDULES // SIDE_BY_SIDE), ids="seed-{}".format)
+def test_log_view_and_leases_agree_after_each_step_of_random_schedules(nodes: tuple[Node, Node], seed: int) -> None:
+    group = Group(random.Random(seed), nodes, seed)
+    for _ in range(STEPS):
+        group.step()
+    group.read_to_the_end()
+    assert set(TAGS.values()) <= set(group.recorded), "too dull to show anything"
+    assert {LeaseLost, JobFinished, Conflict, Unrescued, Crash, Conflicted} <= set(group.met), "too few accidents"
+
+
+class Crash(Exception):
+    """The writer died after it decided and before it appended."""
+
+
+class Claim(Struct, frozen=True):
+    """Start up to `count` jobs of a queue, as a worker's claim does."""
+
+    queue: str
+    worker: str
+    count: int
+    job_ids: tuple[UUID, ...] = ()
+    idempotency_key: None = None
+    weight: int = 1
+
+    def run(self, batch: Batch) -> list[UUID]:
+        jobs = batch.ready(Ready((self.queue,), None), self.count)
+        for job in jobs:
+            batch.record(job, job.start(self.worker, Cause(batch.now, f"worker:{self.worker}")), claim_id="claim")
+        return [job.id for job in jobs]
+
+
+class Told(Struct):
+    """A job as the streams told of it when they were read last, and the report that was recorded last."""
+
+    job: Job
+    last: Say | None = None
+
+
+class Schedule(Struct):
+    """What happens to the jobs of one queue: one thing at each step, sensible or not."""
+
+    chance: random.Random
+    queue: str
+    jobs: dict[UUID, Told] = field(default_factory=dict)
+
+    def next(self) -> Command:
+        some = self.chance
+        if not self.jobs or (len(self.jobs) < 3 and some.random() < 0.06):
+            return Create([self._new_job()], ASKED)
+        told = some.choice(list(self.jobs.values()))
+        job = told.job
+        if not job.held and not job.finished and some.random() < 0.75:
+            return Claim(self.queue, some.choice(("w1", "w2")), some.randint(1, 2))
+        if told.last is not None and some.random() < 0.1:
+            return told.last
+        if some.random() < (0.25 if job.held else 0.65):
+            return self._intervention(job)
+        return Say(report=self._report(job), worker=self._worker(job))
+
+    def _new_job(self) -> NewJob:
+        some = self.chance
+        return new_job(
+            queue=self.queue,
+            input=Raw(b'{"text":"\xc5\xbc\xc3\xb3\xc5\x82w"}'),
+            priority=some.randint(-1, 1),
+            max_attempts=some.randint(1, 3),
+            retry=Retry(initial=0, max=0),
+            labels=some.choice((None, {"team": "ż"})),
+        )
+
+    def _worker(self, job: Job) -> str:
+        """Mostly the one that holds it."""
+        holder = job.worker or "w1"
+        return holder if self.chance.random() < 0.9 else {"w1": "w2", "w2": "w1"}[holder]
+
+    def _intervention(self, job: Job) -> Command:
+        some = self.chance
+        match some.randint(0, 4 if job.held else 2):
+            case 0:
+                return Cancel(job_id=job.id, reason=self._words(), asked=ASKED)
+            case 1 | 2:
+                return Requeue(job_id=job.id, reason=self._words(), asked=ASKED, afresh=some.random() < 0.4)
+            case _:
+                attempt = max(1, job.attempt - (some.random() < 0.15))
+                return MissHeartbeat(expired=Expired(job.id, attempt, datetime.now(UTC)))
+
+    def _report(self, job: Job) -> Decided:
+        some, id = self.chance, job.id
+        attempt = max(1, job.attempt - (some.random() < 0.12))
+        match some.randint(0, 11):
+            case 0 | 1:
+                return CompletionReport(job_id=id, attempt=attempt, result=Raw(b'{"ok":[1,2.5,null]}'))
+            case 2 | 3:
+                error = ReportedError(type="Boom", message=self._words(), detail=Raw(b'{"at":1}'))
+                retry_in = some.choice((None, None, 0, 3600))
+                return FailureReport(
+                    job_id=id, attempt=attempt, error=error, final=some.random() < 0.2, retry_in=retry_in
+                )
+            case 4:
+                return ReleaseReport(job_id=id, attempt=attempt, reason=self._words())
+            case 5 | 6:
+                return CancelReport(job_id=id, attempt=attempt)
+            case 7:
+                return ProgressReport(job_id=id, attempt=attempt, step=self._words(), handle=Raw(b'"render-1"'))
+            case 8 | 9:
+                step = some.choice(("analysis", "story", "page"))
+                output = Raw(b"[%d]" % some.randint(1, 2))
+                return ProgressReport(job_id=id, attempt=attempt, step=step, output=output)
+            case _:
+                return ProgressReport(job_id=id, attempt=attempt, progress=some.random(), message=self._words())
+
+    def _words(self) -> str:
+        return f"said {self.chance.getrandbits(32)}: ½ – żółw"
+
+
+class Done(Struct):
+    """One thing that a schedule did, with the answer, or the exception that says why not."""
+
+    schedule: Schedule
+    command: Command
+    answer: Any = None
+
+
+class Group:
+    """Schedules that go side by side through two writers, and two readers of the log who follow them."""
+
+    def __init__(self, chance: random.Random, nodes: tuple[Node, Node], seed: int) -> None:
+        self._chance = chance
+        self._nodes = nodes
+        self._dsn = nodes[0].dsn
+        self._schedules = [Schedule(random.Random(f"{seed}/{n}"), f"{seed}/{n}") for n in range(SIDE_BY_SIDE)]
+        ((start,),) = ask(self._dsn, "SELECT coalesce(max(notification_id), 0) FROM events")
+        self._read = {"recorder": [start], "view": [start]}
+        self._positions: set[int] = {start}
+        self.recorded: Counter[str] = Counter()
+        self.met: Counter[type[Exception]] = Counter()
+
+    def step(self) -> None:
+        """Every schedule does one thing: those of one writer in a transaction that is open while the other's are."""
+        done = [Done(schedule, schedule.next()) for schedule in self._schedules]
+        self._expire([one.command for one in done])
+        self._chance.shuffle(done)
+        first, second = self._chance.sample(self._nodes, 2)
+        halves = done[: len(done) // 2], done[len(done) // 2 :]
+        accidents = [self._chance.choice((None, None, None, "crash", "drop")) for _ in range(3)]
+        quarter = len(halves[1]) // 2
+
+        def meanwhile() -> None:
+            self._run(second, halves[1][:quarter], accidents[1])
+            self._read_on()
+            self._run(second, halves[1][quarter:], accidents[2])
+
+        self._run(first, halves[0], accidents[0], meanwhile)
+        self._read_on()
+        self._check(done)
+
+    def read_to_the_end(self) -> None:
+        """The readers see everything at last, although other transactions of the server may hold them back a little."""
+
+        def all_read() -> bool:
+            self._read_on()
+            return all(len(read) == len(self._positions) for read in self._read.values())
+
+        eventually(all_read)
+
+    def _run(
+        self, node: Node, done: Sequence[Done], accident: str | None, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
+        """Decide in one batch and append, unless the writer dies before that, or its connection does."""
+        try:
+            self._try(node, done, accident, meanwhile)
+        except Crash as crash:
+            self._fail(done, crash)
+        except Conflicted as conflict:  # the connection broke, nothing is recorded: the ledger's caller tries again
+            self._fail(done, conflict)
+            if self._chance.random() < 0.5:
+                self._try(node, done, None, lambda: None)
+
+    def _try(self, node: Node, done: Sequence[Done], accident: str | None, meanwhile: Callable[[], None]) -> None:
+        with node.ledger.batch({id for one in done for id in one.command.job_ids}) as batch:
+            for one in done:
+                one.answer = self._answer(one.command, batch)
+            meanwhile()
+            if accident == "crash":
+                raise Crash
+            if accident == "drop":
+                assert ask(self._dsn, DROP, [batch.transaction]) == [(True,)]
+
+    def _fail(self, done: Sequence[Done], why: Exception) -> None:
+        self.met[type(why)] += 1
+        for one in done:
+            one.answer = why
+
+    def _answer(self, command: Command, batch: Batch) -> Any:
+        try:
+            return command.run(batch)
+        except (Refused, ApplicationError) as refusal:
+            assert not isinstance(refusal, Unavailable), refusal
+            self.met[type(refusal)] += 1
+            return refusal
+
+    def _expire(self, commands: Sequence[Command]) -> None:
+        """Let the leases run out that are rescued now, but for a few."""
+        rescued = [c.expired.job_id for c in commands if isinstance(c, MissHeartbeat) and self._chance.random() < 0.8]
+        ask(self._dsn, EXPIRE, [rescued])
+
+    def _read_on(self) -> None:
+        """Both readers go on from where they were, in pages, up to the safe position."""
+        node = self._chance.choice(self._nodes)
+        read = self._read["recorder"]
+        while page := node.log.recorder.select_notifications(read[-1], 70, inclusive_of_start=False):
+            read += [notification.id for notification in page]
+        read = self._read["view"]
+        while entries := node.views.log(read[-1], 90, None):
+            read += [entry.position for entry in entries]
+
+    def _check(self, done: Sequence[Done]) -> None:
+        before = {id: told.job.version for schedule in self._schedules for id, told in schedule.jobs.items()}
+        for one in done:
+            _notice_new_jobs(one)
+        ids = [id for schedule in self._schedules for id in schedule.jobs]
+        jobs, positions = self._check_streams(ids)
+        self._check_views(jobs, positions)
+        for one in done:
+            _check_answer(one, before, jobs)
+            _remember(one, before, jobs)
+        for read in self._read.values():
+            assert read == sorted(self._positions)[: len(read)], "a reader missed an event, or saw one twice"
+
+    def _check_streams(self, ids: list[UUID]) -> tuple[dict[UUID, Job], dict[UUID, int]]:
+        """The folded jobs, and the positions of their last events."""
+        events: dict[UUID, list[Event]] = {id: [] for id in ids}
+        positions: dict[UUID, list[int]] = {id: [] for id in ids}
+        hashes = dict.fromkeys(ids, GENESIS)
+        for id, version, topic, state, hash, position in ask(self._dsn, STREAMS, [ids]):
+            events[id].append(decode(state))
+            assert (version, topic) == (len(events[id]), TAGS[type(events[id][-1])])
+            hashes[id] = chain(hashes[id], id, version, topic, state)
+            assert hash == hashes[id], f"the chain of job {id} is broken at version {version}"
+            positions[id].append(position)
+            if position not in self._positions:
+                self._positions.add(position)
+                self.recorded[topic] += 1
+        for id in ids:
+            check_story(events[id])
+            assert all(earlier < later for earlier, later in pairwise(positions[id]))
+        return {id: Job.fold(id, events[id]) for id in ids}, {id: positions[id][-1] for id in ids}
+
+    def _check_views(self, jobs: dict[UUID, Job], positions: dict[UUID, int]) -> None:
+        ids = list(jobs)
+        leases = {id: lease for id, *lease in ask(self._dsn, LEASES, [ids])}
+        assert {id: tuple(lease[:2]) for id, lease in leases.items()} == {
+            id: (job.attempt, job.worker) for id, job in jobs.items() if job.held
+        }
+        assert self._chance.choice(self._nodes).views.jobs(ids) == [
+            JobView.of(job, positions[id], leases[id][2] if job.held else None) for id, job in jobs.items()
+        ]
+        ((count,),) = ask(self._dsn, "SELECT count(*) FROM jobs WHERE queue = ANY(%s)", [self._queues()])
+        assert count == len(ids), "there are jobs that nobody was told of"
+
+    def _queues(self) -> list[str]:
+        return [schedule.queue for schedule in self._schedules]
+
+
+def check_story(events: Sequence[Event]) -> None:
+    """What must hold in every stream: told apart from the domain's own decisions, by the words of the events alone."""
+    assert isinstance(events[0], Created)
+    at, over, attempt = events[0].at, False, 0
+    holder: str | None = None
+    asked = missed = False
+    for event in events[1:]:
+        assert event.at >= at
+        at = event.at
+        assert over == isinstance(event, Requeued), f"{type(event).__name__} after the end, or an end without one"
+        match event:
+            case Started():
+                assert (holder, event.attempt) == (None, attempt + 1)
+                holder, attempt, asked, missed = event.worker, event.attempt, False, False
+            case Progressed() | Completed() | Released() | HeartbeatMissed():
+                assert event.attempt == attempt
+                assert holder is not None
+                assert isinstance(event, HeartbeatMissed) or event.by == f"worker:{holder}"
+            case Failed():
+                assert event.attempt == attempt
+                assert missed or event.by == f"worker:{holder}"
+            case CancelRequested():
+                assert holder is not None
+                asked = True
+            case Cancelled():
+                assert asked or holder is None
+            case _:
+                pass
+        over = ends_a_round(event)
+        missed = isinstance(event, HeartbeatMissed) and event.retry_at is None and not asked
+        if over or isinstance(event, Released | Failed | HeartbeatMissed):
+            holder = None
+        if over:
+            asked = False
+
+
+def ends_a_round(event: Event) -> bool:
+    return isinstance(event, Completed | Cancelled) or (isinstance(event, Failed) and event.retry_at is None)
+
+
+def _notice_new_jobs(done: Done) -> None:
+    if isinstance(done.command, Create) and isinstance(done.answer, Accepted):
+        for id in done.answer.job_ids:
+            done.schedule.jobs[id] = Told(Job(id=id))
+
+
+def _check_answer(done: Done, before: dict[UUID, int], jobs: dict[UUID, Job]) -> None:
+    """A refused command recorded nothing, an answered one says how far the job got."""
+    moved = {id for id in done.schedule.jobs if jobs[id].version != before.get(id, 0)}
+    match done.answer:
+        case Exception():
+            assert moved == set(), f"{done.command} was refused ({done.answer!r}) and recorded something"
+        case Reported(version=version, cancel_requested=cancel_requested):
+            (id,) = done.command.job_ids
+            assert moved <= {id}
+            assert (version, cancel_requested) == (jobs[id].version, jobs[id].status == "cancelling")
+        case Accepted(job_ids=(id,), view=JobView(version=version)):
+            assert moved <= {id}
+            assert version == jobs[id].version
+        case [*claimed]:
+            assert moved == set(claimed)
+            assert all(jobs[id].status == "running" for id in claimed)
+        case status:
+            (id,) = done.command.job_ids
+            assert moved == {id}
+            assert status == jobs[id].status
+    for id in done.schedule.jobs:
+        if done.command == done.schedule.jobs[id].last and not isinstance(done.answer, Crash | Conflicted):
+            assert isinstance(done.answer, Reported), f"an exact repeat was refused: {done.answer!r}"
+            assert moved == set(), "an exact repeat was recorded"
+
+
+def _remember(done: Done, before: dict[UUID, int], jobs: dict[UUID, Job]) -> None:
+    for id, told in done.schedule.jobs.items():
+        told.job = jobs[id]
+    if isinstance(done.command, Say) and isinstance(done.answer, Reported):
+        with suppress(KeyError):
+            id = done.command.report.job_id
+            if jobs[id].version > before[id]:
+                done.schedule.jobs[id].last = done.command
+
+
+def test_a_story_with_two_ends_or_a_stranger_in_it_is_told_apart() -> None:
+    """The judge of the streams can tell: what is wrong is wrong by its own account."""
+    at = datetime.now(UTC)
+    job = Job(id=UUID(int=1))
+    cause = Cause(at, "key:test")
+    created = new_job().created("default", cause, None)
+    job = Job.fold(job.id, [created])
+    cancelled = Cancelled(reason="enough", at=at, by="key:test")
+    started = Started(attempt=1, worker="w1", at=at, by="worker:w1")
+    completed = Completed(attempt=1, result=Raw(b"1"), at=at, by="worker:w1")
+    check_story([created, started, completed])
+    for wrong in (
+        [created, started, completed, cancelled],
+        [created, completed],
+        [created, started, Completed(attempt=1, result=Raw(b"1"), at=at, by="worker:w2")],
+        [created, started, started],
+        [created, started, cancelled],
+    ):
+        with pytest.raises(AssertionError):
+            check_story(wrong)
