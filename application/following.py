@@ -24,8 +24,10 @@ from application.news import ANY, LOG, News, job_topic
 log = structlog.get_logger()
 LOOK_SECONDS = 1.0
 """How often the versions of all followed jobs are looked at, in one query, for news that got lost."""
-PAGE = 200
-"""Events a follower takes at a time."""
+PAGE = 50
+"""Events a follower takes at a time: one that reads nothing keeps so many in memory, of 256 KiB at the most."""
+LOG_PAGE = 200
+"""Events of the whole log that are read at a time for all its followers."""
 KEPT = 5_000
 """Events of the whole log that are kept for followers near its end."""
 CATCH_UP_SECONDS = 0.005
@@ -278,7 +280,7 @@ class LogTail:
             self._begin = self._end = max(end, 1)
             return lagging
         while True:
-            page = await asyncio.to_thread(self._histories.log, self._end, PAGE, None)
+            page = await asyncio.to_thread(self._histories.log, self._end, LOG_PAGE, None)
             if page:
                 if (dropped := len(self._kept) + len(page) - KEPT) > 0:
                     self._begin = self._kept[dropped - 1].position
@@ -286,6 +288,6 @@ class LogTail:
                 self._end = page[-1].position  # at once: a follower that finds the one must find the other
                 async with self._grew:
                     self._grew.notify_all()
-            if len(page) < PAGE:
+            if len(page) < LOG_PAGE:
                 _, lagging = await asyncio.to_thread(self._histories.log_end)
                 return lagging

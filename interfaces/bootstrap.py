@@ -85,10 +85,12 @@ class Service:
             }
         )
 
-    def worker(self, grace: float) -> Worker:
+    def worker(self, grace: float, concurrency: int) -> Worker:
         """A worker of this process with a name of its own, for all kinds it has handlers for."""
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        return Worker(name, handlers(self._settings), _WorkerService(self), self.news, grace=grace)
+        return Worker(
+            name, handlers(self._settings), _WorkerService(self), self.news, capacity=concurrency, grace=grace
+        )
 
     def readiness(self) -> Ready:
         """Whether the database answers and its schema is ours. Blocks."""

@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     worker = commands.add_parser("worker", help="run handlers over DATABASE_URL")
     _data(worker)
     worker.add_argument("--grace", type=float, default=20.0, metavar="S", help="seconds to end running jobs (20)")
+    worker.add_argument("--concurrency", type=int, default=100, metavar="N", help="jobs to run at a time (100)")
     worker.set_defaults(command=_worker)
 
     migrate = commands.add_parser("migrate", help="bring the schema of DATABASE_URL up to date")
@@ -100,7 +101,7 @@ def _api(settings: Settings, given: argparse.Namespace) -> int:
 def _worker(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.serve import worker
 
-    return worker(settings, given.grace)
+    return worker(settings, given.grace, given.concurrency)
 
 
 def _migrate(settings: Settings, given: argparse.Namespace) -> int:

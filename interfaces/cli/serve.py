@@ -18,6 +18,7 @@ import uvloop
 from application.errors import Unavailable
 from interfaces.bootstrap import Service, configure_logs, migrate_database
 from interfaces.http.app import create_app
+from interfaces.http.connections import BoundedHead
 from interfaces.http.guard import is_loopback
 from interfaces.settings import Settings
 
@@ -48,7 +49,7 @@ def api(settings: Settings, fd: int | None) -> int:
     return 0
 
 
-def worker(settings: Settings, grace: float) -> int:
+def worker(settings: Settings, grace: float, concurrency: int) -> int:
     """Run handlers until told to stop."""
     if settings.database_url is None:
         print("jobledger: DATABASE_URL is not set; `jobledger up` runs a worker with a database", file=sys.stderr)
@@ -56,7 +57,7 @@ def worker(settings: Settings, grace: float) -> int:
     configure_logs(settings.log)
     sys.setswitchinterval(SWITCH_SECONDS)
     _migrate_patiently(settings)
-    uvloop.run(_work(settings, grace))
+    uvloop.run(_work(settings, grace, concurrency))
     return 0
 
 
@@ -122,7 +123,7 @@ async def _serve(settings: Settings, listening: socket.socket, *, announce: bool
     duties = _background(service)
     config = uvicorn.Config(
         create_app(service),
-        http="httptools",
+        http=BoundedHead,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -145,10 +146,10 @@ async def _serve(settings: Settings, listening: socket.socket, *, announce: bool
     await service.close()
 
 
-async def _work(settings: Settings, grace: float) -> None:
+async def _work(settings: Settings, grace: float, concurrency: int) -> None:
     service = Service(settings)
     duties = _background(service)
-    work = service.worker(grace)
+    work = service.worker(grace, concurrency)
     with _told_to(work.stop):
         await work.run()
     duties.cancel()

@@ -19,6 +19,7 @@ from interfaces.http.streams import (
     COMMENT_SECONDS,
     LARGEST,
     begun,
+    in_pieces,
     last_event_id,
     ndjson,
     server_sent,
@@ -26,7 +27,7 @@ from interfaces.http.streams import (
     wanted_format,
 )
 
-LINES_PAGE = 1000
+LINES_PAGE = 100
 Position = Annotated[str, Meta(pattern="^[0-9]{1,19}$")]
 
 
@@ -100,8 +101,10 @@ async def get_log(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
 async def _live(following: Following, after: int, wanted: LogFilter, enveloped: bool) -> AsyncIterator[bytes]:
     yield COMMENT
     async for entries in following.log.follow(after, wanted, COMMENT_SECONDS):
-        messages = [server_sent(entry.position, entry.event, _shown(entry, enveloped)) for entry in entries]
-        yield b"".join(messages) or COMMENT
+        for piece in in_pieces(server_sent(e.position, e.event, _shown(e, enveloped)) for e in entries):
+            yield piece
+        if not entries:
+            yield COMMENT
 
 
 async def _lines(
@@ -111,7 +114,8 @@ async def _lines(
     left = limit if limit is not None else 2**62
     while left > 0:
         entries = await following.log_page(after, min(left, LINES_PAGE), wanted)
-        yield b"".join(encode(_shown(entry, enveloped)) + b"\n" for entry in entries)
+        for piece in in_pieces(encode(_shown(entry, enveloped)) + b"\n" for entry in entries):
+            yield piece
         if len(entries) < min(left, LINES_PAGE):
             return
         after, left = entries[-1].position, left - len(entries)

@@ -48,6 +48,7 @@ from interfaces.http.streams import (
     COMMENT_SECONDS,
     SSE,
     begun,
+    in_pieces,
     last_event_id,
     ndjson,
     server_sent,
@@ -57,7 +58,7 @@ from interfaces.http.streams import (
 
 MOST_IN_BATCH = 10_000
 LONGEST_WAIT = 60
-LINES_PAGE = 1000
+LINES_PAGE = 100
 JSON = "application/json"
 
 
@@ -289,7 +290,10 @@ def _wait(request: Request[Any, Any, Any]) -> int | None:
 async def _live(following: Following, id: UUID, after: int) -> AsyncIterator[bytes]:
     yield COMMENT
     async for events in following.events(id, after, COMMENT_SECONDS):
-        yield b"".join(server_sent(event.version, event, event) for event in events) or COMMENT
+        for piece in in_pieces(server_sent(event.version, event, event) for event in events):
+            yield piece
+        if not events:
+            yield COMMENT
 
 
 async def _lines(following: Following, id: UUID, after: int, limit: int | None) -> AsyncIterator[bytes]:
@@ -297,7 +301,8 @@ async def _lines(following: Following, id: UUID, after: int, limit: int | None) 
     left = limit if limit is not None else 2**62
     while left > 0:
         events = await following.page(id, after, min(left, LINES_PAGE))
-        yield b"".join(encode(event) + b"\n" for event in events)
+        for piece in in_pieces(encode(event) + b"\n" for event in events):
+            yield piece
         if len(events) < min(left, LINES_PAGE):
             return
         after, left = events[-1].version, left - len(events)

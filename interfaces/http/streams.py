@@ -1,6 +1,6 @@
 """Events as they come: server-sent events (WHATWG HTML, 9.2) and newline-delimited JSON."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Literal
 
 from litestar import Request
@@ -17,6 +17,7 @@ COMMENT_SECONDS = 15.0
 LARGEST = 2**63 - 1
 """The largest version and position that Postgres can be asked for."""
 COMMENT = b": still here\n\n"
+PIECE = 64 * 1024
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -46,6 +47,19 @@ def last_event_id(request: Request[Any, Any, Any]) -> int | None:
 def server_sent(id: int | str, event: EventView, data: object) -> bytes:
     """One message. JSON has no line breaks, so it fits one data line."""
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (str(id).encode(), event.type.encode(), encode(data))
+
+
+def in_pieces(messages: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, `PIECE` or a little more at a time: a reader who is slow has no whole page waiting for it."""
+    piece, size = [], 0
+    for message in messages:
+        piece.append(message)
+        size += len(message)
+        if size >= PIECE:
+            yield b"".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield b"".join(piece)
 
 
 async def begun(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

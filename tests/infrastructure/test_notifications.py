@@ -22,8 +22,9 @@ class Ear:
 
 
 @pytest.fixture
-def ear(dsn: str) -> Iterator[Ear]:
+def ear(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ear]:
     """Of a server that listens already."""
+    monkeypatch.setattr("infrastructure.postgres.notifications.LOOK_SECONDS", 0.05)  # how long closing takes
     ear = Ear()
     listener = Listener(Database(dsn), ear.heard.append)
     eventually(lambda: ear.heard)

@@ -136,9 +136,8 @@ class TestTheFrame:
         ]
 
     def test_what_we_keep_no_store_for_is_said(self, log: Log) -> None:
-        for make in (log.factory.tracking_recorder, log.factory.process_recorder):
-            with pytest.raises(NotSupportedError):
-                make()
+        with pytest.raises(NotSupportedError):
+            log.factory.process_recorder()
         with pytest.raises(NotSupportedError):
             log.factory.aggregate_recorder(purpose="snapshots")
 

@@ -184,14 +184,15 @@ def test_months_are_those_of_utc_wherever_the_operator_sits(own: str, zone: str)
         assert begin.int >> 80 == int(month_from_now(n).timestamp() * 1000)
 
 
-def test_a_month_is_not_made_over_events_from_the_future(own: str) -> None:
-    (id,) = job_ids(1, month_from_now(MONTHS_AHEAD + 3))
+def test_events_from_the_future_stay_where_they_are_when_months_are_made_around_them(own: str) -> None:
+    ahead = MONTHS_AHEAD + 3
+    (id,) = job_ids(1, month_from_now(ahead))
     put_event(own, id)
-    before = ask(own, PARTITIONS)
-    with pytest.raises(psycopg.errors.RaiseException, match="events_after holds events"):
-        ask(own, "SELECT add_event_partitions(30)")
-    assert ask(own, PARTITIONS) == before
-    assert ask(own, WHERE_IT_IS, [id]) == [("events_after",)]
+    stored = ask(own, "SELECT * FROM events")
+    ask(own, "SELECT add_event_partitions(30)")
+    assert [name for name, *_ in ask(own, PARTITIONS)] == ["events_before", *month_names(30), "events_after"]
+    assert ask(own, WHERE_IT_IS, [id]) == [(f"{month_from_now(ahead):events_%Y_%m}",)]
+    assert ask(own, "SELECT * FROM events") == stored
 
 
 def test_positions_rise_on_after_a_log_was_restored_into_a_younger_cluster(own: str) -> None:

@@ -255,7 +255,7 @@ def test_a_jobs_history_comes_in_lines(service: "Service", queue: str) -> None:
 def test_a_long_history_comes_whole_in_lines_and_in_pages(service: "Service", queue: str) -> None:
     job = service.running(queue)
     for third in range(3):
-        progress(service, job, *((third * 700 + n) / 2100 for n in range(700)))
+        progress(service, job, *((third * 700 + n) / 2100 for n in range(1, 701)))
     answer = service.http.get(f"/v1/jobs/{job['id']}/events", headers={"Accept": "application/x-ndjson"})
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert [line["version"] for line in lines] == list(range(1, 2103))

