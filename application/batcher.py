@@ -79,7 +79,9 @@ class Batcher(Generic[Item, Answer]):
         error = done.exception()
         if isinstance(error, Exception):
             self._settle(batch, [error] * len(batch))
-        elif error is None:
+        elif len(done.result()) != len(batch):
+            self._settle(batch, [RuntimeError("a batch was answered with another number of answers")] * len(batch))
+        else:
             self._settle(batch, done.result())
         self._forget_answered()
         self._begin(loop)

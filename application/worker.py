@@ -81,7 +81,7 @@ class Worker:
         self._queues = list(queues)
         self._capacity = capacity
         self._grace = grace
-        self._running: dict[UUID, Running] = {}
+        self._running: dict[tuple[UUID, int], Running] = {}
         self._stopping = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -124,13 +124,13 @@ class Worker:
     def _start(self, job: ClaimedJob) -> None:
         log.debug("job.claimed", job_id=str(job.id), kind=job.kind, attempt=job.attempt, worker=self._name)
         task = asyncio.create_task(self._work(job))
-        self._running[job.id] = Running(job, task, self._now() + job.heartbeat_timeout / 3)
+        self._running[_held(job)] = Running(job, task, self._now() + job.heartbeat_timeout / 3)
 
     async def _work(self, job: ClaimedJob) -> None:
         """Run the handler and report how it ended."""
         try:
             report = await self._run_handler(job)
-            self._running[job.id].ended = True
+            self._running[_held(job)].ended = True
             if report is not None:
                 await self.say(report, job)
                 log.debug("job.reported", job_id=str(job.id), attempt=job.attempt, report=type(report).__name__)
@@ -139,7 +139,7 @@ class Worker:
         except (Refused, ApplicationError) as refusal:
             log.warning("report.refused", job_id=str(job.id), attempt=job.attempt, reason=str(refusal))
         finally:
-            self._running.pop(job.id, None)
+            self._running.pop(_held(job), None)
             self._room.set()
 
     async def _run_handler(self, job: ClaimedJob) -> AnyReport | None:
@@ -171,7 +171,7 @@ class Worker:
             return _failure(job, _kind_of(error), str(error))
 
     def _stopped(self, job: ClaimedJob) -> AnyReport | None:
-        match self._running[job.id].stopped:
+        match self._running[_held(job)].stopped:
             case "cancel":
                 return CancelReport(job_id=job.id, attempt=job.attempt)
             case "drain":
@@ -192,7 +192,7 @@ class Worker:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if reported.cancel_requested:
-                self._cancel(job.id, "cancel")
+                self._cancel(job, "cancel")
             return reported
 
     async def save_artifact(self, job: ClaimedJob, name: str, content: bytes, media_type: str) -> Artifact:
@@ -202,9 +202,9 @@ class Worker:
             except Unavailable:
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _cancel(self, job_id: UUID, why: Literal["lease-lost", "cancel", "drain"]) -> None:
+    def _cancel(self, job: ClaimedJob, why: Literal["lease-lost", "cancel", "drain"]) -> None:
         """Stop a handler, once, for the first reason there was; one that has ended is left to report so."""
-        running = self._running.get(job_id)
+        running = self._running.get(_held(job))
         if running is not None and running.stopped is None and not running.ended:
             running.stopped = why
             running.task.cancel()
@@ -225,18 +225,20 @@ class Worker:
         except Unavailable:
             running.next_beat = self._now() + min(RETRY_SECONDS, job.heartbeat_timeout / 6)
         except (Refused, ApplicationError):
-            self._cancel(job.id, "lease-lost")
+            self._cancel(job, "lease-lost")
+        except Exception:
+            log.exception("heartbeat.failed", job_id=str(job.id), attempt=job.attempt)
         else:
             if reported.cancel_requested:
-                self._cancel(job.id, "cancel")
+                self._cancel(job, "cancel")
 
     async def _drain(self) -> None:
         tasks = [running.task for running in self._running.values()]
         if tasks:
             log.info("worker.draining", worker=self._name, jobs=len(tasks), grace=self._grace)
             await asyncio.wait(tasks, timeout=self._grace)
-        for job_id in list(self._running):
-            self._cancel(job_id, "drain")
+        for running in list(self._running.values()):
+            self._cancel(running.job, "drain")
         if left := [running.task for running in self._running.values()]:
             await asyncio.wait(left, timeout=self._grace)
 
@@ -289,6 +291,11 @@ class Context:
 
     async def _say(self, report: ProgressReport) -> None:
         await self._worker.say(report, self._job)
+
+
+def _held(job: ClaimedJob) -> tuple[UUID, int]:
+    """What a worker holds: an attempt. It may be given the next one while it still runs the last, which it lost."""
+    return job.id, job.attempt
 
 
 async def _first(*waits: Awaitable[Any]) -> None:

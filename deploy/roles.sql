@@ -32,7 +32,7 @@ GRANT USAGE ON SCHEMA public TO jobledger_app;
 -- The log. An INSERT into `events` needs no right on the partition it ends in, so months made later need no grant, and
 -- partitions cannot be written around their parent.
 GRANT SELECT, INSERT ON events TO jobledger_app;
-GRANT SELECT ON log_epoch, migrations TO jobledger_app;
+GRANT SELECT ON log_epoch, migrations, event_partitions TO jobledger_app;
 GRANT EXECUTE ON FUNCTION safe_position() TO jobledger_app;
 
 -- What can be folded from the log again, and what is not history.

@@ -50,7 +50,7 @@ def _path(sha256: str) -> str:
 
 def _to_disk(file: Path) -> None:
     """The content and its name outlive a power cut: an event may name them now."""
-    for path in (file, file.parent):
+    for path in (file, file.parent, file.parent.parent):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -21,12 +21,10 @@ SET attempt = EXCLUDED.attempt, worker = EXCLUDED.worker, heartbeat_timeout = EX
   claim_id = CASE WHEN leases.attempt = EXCLUDED.attempt THEN leases.claim_id ELSE EXCLUDED.claim_id END,
   heartbeat_at = EXCLUDED.heartbeat_at, expires_at = greatest(leases.expires_at, EXCLUDED.expires_at)
 """
-# Locked in order first, so that a heartbeat for many jobs and a report that ends them never wait for each other in a
-# circle.
-END = """
-DELETE FROM leases
-WHERE job_id IN (SELECT job_id FROM leases WHERE job_id = ANY(%b::uuid[]) ORDER BY job_id FOR UPDATE)
-"""
+# All leases that a batch moves are locked first, in order, so that it and a heartbeat for many jobs never wait for each
+# other in a circle.
+LOCK = "SELECT FROM leases WHERE job_id = ANY(%b::uuid[]) ORDER BY job_id FOR UPDATE"
+END = "DELETE FROM leases WHERE job_id = ANY(%b::uuid[])"
 EXTEND = """
 WITH beats AS (
   SELECT * FROM unnest(%b::uuid[], %b::int4[], %b::text[]) AS x (job_id, attempt, worker)
@@ -53,13 +51,22 @@ WHERE expires_at < clock_timestamp() AND heartbeat_timeout <= %b
 ORDER BY expires_at
 LIMIT %b
 """
+# Locked, so that a heartbeat that is under way comes before the rescue, or after it and is refused.
 STILL_EXPIRED = """
-SELECT job_id, attempt, heartbeat_at FROM leases WHERE job_id = ANY(%b::uuid[]) AND expires_at < clock_timestamp()
+WITH held AS (
+  SELECT job_id, expires_at FROM leases WHERE job_id = ANY(%b::uuid[]) ORDER BY job_id FOR UPDATE
+)
+SELECT job_id FROM held WHERE expires_at < clock_timestamp()
 """
 
 
-def hold_leases(connection: Connection, held: Sequence[tuple[Job, str | None]], now: datetime) -> None:
-    """Take or extend the leases of held jobs, given in the order of their ids with the claim that took them, if any."""
+def move_leases(
+    connection: Connection, held: Sequence[tuple[Job, str | None]], ended: Sequence[UUID], now: datetime
+) -> None:
+    """Take or extend the leases of held jobs, given with the claim that took them, if any, and drop the ended ones."""
+    ids = [*(job.id for job, _ in held), *ended]
+    if ids:
+        connection.execute(LOCK, (uuids(ids),), binary=True)
     if held:
         columns = (
             uuids([job.id for job, _ in held]),
@@ -69,12 +76,8 @@ def hold_leases(connection: Connection, held: Sequence[tuple[Job, str | None]], 
             float8s([job.heartbeat_timeout for job, _ in held]),
         )
         connection.execute(HOLD, (now, now, *columns), binary=True)
-
-
-def end_leases(connection: Connection, job_ids: Sequence[UUID]) -> None:
-    """Drop the leases of jobs that nobody holds any more."""
-    if job_ids:
-        connection.execute(END, (uuids(job_ids),), binary=True)
+    if ended:
+        connection.execute(END, (uuids(ended),), binary=True)
 
 
 class PostgresLeases:

@@ -27,7 +27,7 @@ from domain.job import Job, evolve
 from infrastructure.postgres.columns import uuids
 from infrastructure.postgres.idempotency import KeysOfBatch
 from infrastructure.postgres.jobs import LOCK, READY, insert_jobs, move_jobs
-from infrastructure.postgres.leases import STILL_EXPIRED, end_leases, hold_leases
+from infrastructure.postgres.leases import STILL_EXPIRED, move_leases
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.mapper import JobEvent
 from infrastructure.postgres.recorder import NewEvents
@@ -224,16 +224,27 @@ class PostgresBatch:
         return jobs
 
     def ready(self, wanted: Ready, count: int) -> list[Job]:
+        jobs: list[Job] = []
+        taken = [stream.job.id for stream in self._touched]
+        while len(jobs) < count:
+            found = self._ready(wanted, count - len(jobs), taken)
+            jobs.extend(stream.job for stream in found.values() if isinstance(stream, Stream))
+            if all(isinstance(stream, Stream) for stream in found.values()):
+                break
+            taken.extend(found)  # one that cannot be read does not hold up those behind it
+        return jobs
+
+    def _ready(self, wanted: Ready, count: int, taken: list[UUID]) -> dict[UUID, Stream | Exception]:
         values = {
             "queues": list(wanted.queues),
             "kinds": list(wanted.kinds) if wanted.kinds else None,
             "count": count,
-            "taken": [stream.job.id for stream in self._touched],
+            "taken": taken,
         }
         positions: dict[UUID, int] = dict(self._connection.execute(READY, values, binary=True).fetchall())
-        ready = _read(self._connection, positions)
-        self._streams.update(ready)
-        return [stream.job for stream in ready.values() if isinstance(stream, Stream)]
+        found = _read(self._connection, positions)
+        self._streams.update(found)
+        return found
 
     def record(self, job: Job, events: Sequence[Event], *, claim_id: str | None = None) -> int:
         stream = self._streams[job.id]
@@ -275,8 +286,7 @@ class PostgresBatch:
                 self._events.insert(self._connection, self._base)
                 insert_jobs(self._connection, [s.job for s in created], [s.position for s in created])
                 move_jobs(self._connection, [s.job for s in moved], [s.position for s in moved])
-            hold_leases(self._connection, held, self.now)
-            end_leases(self._connection, ended)
+            move_leases(self._connection, held, ended, self.now)
             self._keys.write(self._connection)
             self._connection.execute("COMMIT")
 
@@ -345,11 +355,12 @@ def _id(stream: Stream) -> int:
 
 def _translated(error: psycopg.Error) -> Exception:
     """The driver's error in the application's words."""
-    if isinstance(error, psycopg.errors.UniqueViolation) or (error.sqlstate or "").startswith("40"):
+    state = error.sqlstate or ""
+    if isinstance(error, psycopg.errors.UniqueViolation) or state.startswith("40"):
         return Conflicted()
     if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
         return BatchRefused(error.diag.message_primary or str(error))
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.errors.InvalidTransactionState):
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or state.startswith("25"):
         log.warning("database.away", error=str(error))
         return Unavailable()
     return error

@@ -309,9 +309,6 @@ def test_a_late_result_of_a_lost_attempt_changes_nothing(play: Play, dsn: str) -
     play(story)
 
 
-@pytest.mark.xfail(
-    reason="jobs held are kept by id: a second attempt on the same worker displaces the first", strict=True
-)
 def test_a_lost_attempt_on_the_same_worker_is_stopped_and_the_next_one_keeps_its_lease(play: Play, dsn: str) -> None:
     ended: list[int] = []
     both = asyncio.Event()

@@ -155,7 +155,6 @@ def test_heartbeats_stay_heap_only(node: Node, queue: str) -> None:
     assert after[0] - before[0] == after[1] - before[1] == 50
 
 
-@pytest.mark.xfail(reason="the rescue looks at the lease without locking it", strict=True)
 def test_a_heartbeat_that_was_taken_outlives_a_rescue_under_way(node: Node, queue: str) -> None:
     (id,) = node.started(new_job(queue=queue))
     run_out(node, id)
@@ -177,7 +176,6 @@ def waits_or_is_done(node: Node, beat: Any) -> Any:
     return beat.result() if beat.done() else None
 
 
-@pytest.mark.xfail(reason="a batch holds leases and ends leases in two passes, each in order, not in one", strict=True)
 def test_heartbeats_and_reports_for_the_same_jobs_never_wait_in_a_circle(node: Node, queue: str) -> None:
     a, b = node.started(new_job(queue=queue), new_job(queue=queue))
     reports = [

@@ -340,9 +340,6 @@ class TestABadRow:
             assert isinstance(answers[1], UnreadableStream)
             assert [type(answer) for answer in answers] == [Reported, UnreadableStream, Reported]
 
-    @pytest.mark.xfail(
-        reason="a claim for one takes the unreadable job at the head of the lane again and again", strict=True
-    )
     def test_a_stream_that_cannot_be_read_does_not_hold_up_its_queue(self, nodes: Callable[[], Node]) -> None:
         one, fresh = nodes(), nodes()
         ids = one.create(*[new_job(queue="held up") for _ in range(3)])
