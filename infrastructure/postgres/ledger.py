@@ -367,5 +367,9 @@ def _translated(error: psycopg.Error) -> Exception:
 
 
 def _payload(job: Job) -> int:
-    payloads = (job.input, *job.steps.values(), *job.handles.values())
-    return sum(len(bytes(payload)) for payload in payloads)
+    recorded = (
+        sum(len(bytes(payload)) for payload in (*job.steps.values(), *job.handles.values()))
+        if job.steps or job.handles
+        else 0
+    )
+    return len(bytes(job.input)) + recorded
