@@ -16,25 +16,24 @@ LOCK = """
 SET LOCAL lock_timeout = '60s';
 SELECT pg_advisory_xact_lock(1785684588)  -- "jobl"
 """
+IS_NEW = "SELECT to_regclass('migrations') IS NULL"
 PREPARE = """
-SET LOCAL client_min_messages = warning;
-CREATE TABLE IF NOT EXISTS migrations (
+CREATE TABLE migrations (
   number integer PRIMARY KEY,
   name text NOT NULL,
   applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )
 """
 # A log that was restored into a new cluster has positions above those its transactions would make.
-RAISE_EPOCH = """
-UPDATE log_epoch
-SET epoch_offset = epoch_offset + highest - next + 1
+EPOCH_IS_BEHIND = """
+SELECT highest - next + 1
 FROM (
   SELECT (SELECT coalesce(max(notification_id), 0) >> 16 FROM events) AS highest,
     pg_current_xact_id()::text::bigint + (SELECT epoch_offset FROM log_epoch) AS next
 ) AS positions
 WHERE highest >= next
-RETURNING epoch_offset
 """
+RAISE_EPOCH = "UPDATE log_epoch SET epoch_offset = epoch_offset + %s RETURNING epoch_offset"
 HAS_PARTITIONS = "SELECT FROM event_partitions LIMIT 1"
 STATE = """
 SELECT (SELECT max(number) FROM migrations),
@@ -84,15 +83,23 @@ def migrate(database: Database) -> list[str]:
     """Bring the schema up to date; returns the names of the migrations applied now.
 
     All in one transaction under one advisory lock, so that of two servers starting at once one migrates and the other
-    finds it done. Needs the owner's rights. Raises Unavailable.
+    finds it done. What there is to do needs the owner's rights. Raises Unavailable, and SchemaNotReady without them.
     """
-    with database.connection() as connection, connection.transaction():
-        connection.execute(LOCK)
-        connection.execute(PREPARE)
-        applied = _apply_missing(connection)
-        if raised := connection.execute(RAISE_EPOCH).fetchone():
-            log.warning("log.restored", epoch_offset=raised[0])
-        _add_partitions(connection)
+    try:
+        with database.connection() as connection, connection.transaction():
+            connection.execute(LOCK)
+            if connection.execute(IS_NEW).fetchone() == (True,):
+                connection.execute(PREPARE)
+            applied = _apply_missing(connection)
+            if behind := connection.execute(EPOCH_IS_BEHIND).fetchone():
+                raised = connection.execute(RAISE_EPOCH, behind).fetchone()
+                log.warning("log.restored", epoch_offset=raised and raised[0])
+            _add_partitions(connection)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SchemaNotReady(
+            f"the schema has to be brought up to date, and this role may not: {error.diag.message_primary}; run "
+            "`jobledger migrate` with MIGRATION_DATABASE_URL set to its owner"
+        ) from error
     return applied
 
 

@@ -142,7 +142,7 @@ async def _serve(settings: Settings, listening: socket.socket, *, announce: bool
 
     with _told_to(stop):
         await server.serve(sockets=[listening])
-    duties.cancel()
+    await _end(duties)
     await service.close()
 
 
@@ -152,13 +152,24 @@ async def _work(settings: Settings, grace: float, concurrency: int) -> None:
     work = service.worker(grace, concurrency)
     with _told_to(work.stop):
         await work.run()
-    duties.cancel()
+    await _end(duties)
     await service.close()
 
 
 def _background(service: Service) -> "asyncio.Future[Any]":
     """The duties that every node does beside its own; cancel it to end them."""
     return asyncio.gather(service.rescue.run(), service.upkeep.run(), service.following.run(service.news.tell))
+
+
+async def _end(duties: "asyncio.Future[Any]") -> None:
+    """Cancel them, and log what ended one of them before its time."""
+    duties.cancel()
+    try:
+        await duties
+    except asyncio.CancelledError:
+        return
+    except Exception:
+        log.exception("duty.failed")
 
 
 @contextmanager
@@ -207,7 +218,7 @@ def _migrate_patiently(settings: Settings) -> None:
         except Unavailable as away:
             if time.monotonic() > until:
                 raise
-            log.warning("database.awaited", reason=str(away))
+            log.warning("database.awaited", reason=str(away.__cause__ or away))
             with suppress(InterruptedError):
                 time.sleep(1)
         else:

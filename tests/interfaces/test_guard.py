@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 
 if TYPE_CHECKING:
@@ -82,3 +83,10 @@ def test_without_keys_it_refuses_to_listen_beyond_loopback(start: "Start", dsn: 
     assert "without keys" in reason
     assert process.process.wait(60) == 2
     assert not any("listening" in line for line in process.output)
+
+
+def test_head_is_answered_wherever_get_is(api: str) -> None:
+    for path in ("/livez", "/v1/jobs", "/schema/openapi.json"):
+        got, head = httpx2.get(f"{api}{path}"), httpx2.head(f"{api}{path}")
+        assert (head.status_code, head.content) == (got.status_code, b"")
+        assert head.headers["content-length"] == got.headers["content-length"]

@@ -145,7 +145,7 @@ def test_before_its_creation_there_is_no_job(service: "Service", life: Life) -> 
 
 def test_a_moment_is_settled_once_it_is_some_seconds_past(service: "Service") -> None:
     job = service.create()
-    answers = []
+    answers: list[Json] = []
     until = time.monotonic() + PATIENCE
     while not answers or not answers[-1]["settled"]:
         assert time.monotonic() < until, "not settled"
