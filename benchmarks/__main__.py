@@ -334,7 +334,7 @@ def _wal(connection: psycopg.Connection) -> float:
 
 def _cpu(processes: list["subprocess.Popen[str]"]) -> float:
     times = [psutil.Process(process.pid).cpu_times() for process in processes]
-    return sum(time.user + time.system for time in times)
+    return float(sum(time.user + time.system for time in times))
 
 
 def _postgres_cpu(connection: psycopg.Connection) -> float:

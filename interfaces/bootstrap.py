@@ -39,6 +39,7 @@ from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.notifications import Listener, Notifier
 from infrastructure.postgres.schema import add_partitions, health, migrate, migrations
+from infrastructure.postgres.why import PostgresFacts
 from interfaces.http.health import Ready
 from interfaces.settings import Settings
 
@@ -73,6 +74,7 @@ class Service:
         ledger = PostgresLedger(self._log, self._tell)
         views = PostgresViews(self._log)
         self.jobs = Jobs(ledger, views)
+        self.facts = PostgresFacts(self._log.database)
         self.following = Following(self.jobs, views, self.news)
         self.reports = Reports(self.jobs, leases)
         self.claims = Claims(ledger, leases, self.news, self.reports.release)

@@ -1,7 +1,7 @@
 """Connections to Postgres: one straight way to get a healthy one, and errors in the application's words."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, LiteralString
 
@@ -65,7 +65,7 @@ class Database:
         finally:
             self.give_back(connection)
 
-    def rows(self, query: Query, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, query: Query, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a statement that may be run twice. Raises Unavailable.
 
         A connection that broke while it was idle is replaced, so that the first caller after an outage is served.

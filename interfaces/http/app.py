@@ -18,6 +18,7 @@ from interfaces.http.jobs import (
     get_diff,
     get_events,
     get_job,
+    get_why,
     list_jobs,
     retry_job,
 )
@@ -36,6 +37,7 @@ def create_app(service: Any) -> ASGIApp:
             list_jobs,
             get_job,
             get_diff,
+            get_why,
             get_events,
             get_log,
             cancel_job,

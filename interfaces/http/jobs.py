@@ -29,6 +29,7 @@ from application.jobs import (
     Sort,
 )
 from application.payload import check_size
+from application.why import why
 from interfaces.http.requests import (
     BODY,
     LARGE_BODY,
@@ -210,6 +211,13 @@ async def get_diff(request: Request[Any, Any, Any]) -> Response[bytes]:
     events = await _following(request).page(id, asked_for.begin, asked_for.end - asked_for.begin)
     diff = Diff(id, asked_for.begin, asked_for.end, changes(before, after), events)
     return Response(encode(diff), media_type=JSON)
+
+
+@get("/v1/jobs/{job_id:str}/why")
+async def get_why(request: Request[Any, Any, Any]) -> Response[bytes]:
+    query(request, NoQuery)
+    reasons = await why(_jobs(request), request.app.state.service.facts, job_id(request))
+    return Response(encode(reasons), media_type=JSON)
 
 
 @get("/v1/jobs/{job_id:str}/events")

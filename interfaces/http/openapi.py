@@ -12,6 +12,7 @@ from application.claims import Claim
 from application.differences import Diff
 from application.jobs import JobView, NewJob
 from application.language import Question
+from application.why import Why
 from interfaces.http.artifacts import ArtifactPage
 from interfaces.http.events import CloudEventPage, LogPage, LogQuery
 from interfaces.http.health import Live, Ready
@@ -172,6 +173,15 @@ OPERATIONS = (
         tag="jobs",
         query=DiffQuery,
         answers=(Answer(200, "The changes and the events that made them", Diff),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}/why",
+        id="why_job",
+        summary="Why a job is where it is",
+        tag="jobs",
+        answers=(Answer(200, "The reasons, the most telling first", Why),),
         problems=READS,
     ),
     Operation(
