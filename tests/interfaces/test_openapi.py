@@ -184,6 +184,7 @@ def tour_of_jobs(tour: Tour) -> None:
     tour.call("post", f"{here}/cancellations", 412, json=because, headers={"if-match": '"9"'})
     tour.call("post", f"{here}/cancellations", 202, json=because)
     tour.call("get", f"{here}/diff", 200, params={"from": 1, "to": 2})
+    tour.call("get", f"{here}/why", 200)
     tour.call("get", f"{here}/events", 204, headers={"accept": "text/event-stream", "last-event-id": "2"})
     tour.call("post", f"{here}/retries", 412, json=because, headers={"if-match": '"9"'})
     tour.call("post", f"{here}/retries", 422, json=because, headers=key)
@@ -206,6 +207,7 @@ def tour_of_refusals(tour: Tour) -> None:
         for of in ("", "/events", "/artifacts", "/artifacts/a.txt"):
             tour.call("get", f"/v1/jobs/{unknown}{of}", status)
         tour.call("get", f"/v1/jobs/{unknown}/diff", status, params={"from": 1, "to": 1})
+        tour.call("get", f"/v1/jobs/{unknown}/why", status)
         for of in ("", "/html"):
             tour.call("get", f"/v1/visualizations/{unknown}{of}", status)
         for call in ("cancellations", "retries"):
