@@ -14,7 +14,7 @@ from typing import Protocol
 from uuid import UUID
 
 import structlog
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from application.batcher import Batcher
 from application.errors import Unavailable
@@ -29,6 +29,7 @@ PAGE = 50
 LOG_PAGE = 200
 """Events of the whole log that are read at a time for all its followers."""
 KEPT = 5_000
+KEPT_BYTES = 32 * 1024 * 1024
 """Events of the whole log that are kept for followers near its end."""
 CATCH_UP_SECONDS = 0.005
 """How soon to look again while the safe position lags behind the newest event."""
@@ -132,14 +133,16 @@ class Following:
                 if not await moved(heartbeat):
                     yield []
 
-    async def changed(self, job_id: UUID, version: int | None, seconds: float, namespace: str = "default") -> JobView:
-        """The job once it has moved on from `version` or, without one, has finished; as it is after `seconds`."""
+    async def changed(
+        self, job_id: UUID, known: tuple[int, ...] | None, seconds: float, namespace: str = "default"
+    ) -> JobView:
+        """The job once it is at none of the `known` versions, or has finished; as it is after `seconds`."""
         clock = asyncio.get_running_loop().time
         until = clock() + seconds
         with self._follow(job_id) as moved:
             while True:
                 view = await self._jobs.get(job_id, namespace)
-                there = view.version != version if version is not None else view.finished_at is not None
+                there = view.version not in known if known is not None else view.finished_at is not None
                 left = until - clock()
                 if there or left <= 0 or self._stopped:
                     return view
@@ -208,7 +211,8 @@ class LogTail:
     def __init__(self, histories: Histories, news: News) -> None:
         self._histories = histories
         self._news = news
-        self._kept: deque[LogEntry] = deque(maxlen=KEPT)
+        self._kept: deque[LogEntry] = deque()
+        self._kept_bytes = 0
         self._begin = 0
         self._end = 0
         self._followers = 0
@@ -221,6 +225,7 @@ class LogTail:
             while True:
                 if not self._followers:
                     self._kept.clear()
+                    self._kept_bytes = 0
                     self._begin = self._end = 0
                     await ear.heard(LOOK_SECONDS)
                     continue
@@ -282,12 +287,20 @@ class LogTail:
         while True:
             page = await asyncio.to_thread(self._histories.log, self._end, LOG_PAGE, None)
             if page:
-                if (dropped := len(self._kept) + len(page) - KEPT) > 0:
-                    self._begin = self._kept[dropped - 1].position
                 self._kept.extend(page)
+                self._kept_bytes += sum(map(_payload, page))
+                while len(self._kept) > KEPT or self._kept_bytes > KEPT_BYTES:
+                    dropped = self._kept.popleft()
+                    self._kept_bytes -= _payload(dropped)
+                    self._begin = dropped.position
                 self._end = page[-1].position  # at once: a follower that finds the one must find the other
                 async with self._grew:
                     self._grew.notify_all()
             if len(page) < LOG_PAGE:
                 _, lagging = await asyncio.to_thread(self._histories.log_end)
                 return lagging
+
+
+def _payload(entry: LogEntry) -> int:
+    """Bytes of JSON that an event carries."""
+    return sum(len(bytes(value)) for value in entry.event.data.values() if isinstance(value, Raw))

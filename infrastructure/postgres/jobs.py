@@ -142,6 +142,10 @@ SELECT coalesce((
   clock_timestamp()
 """
 POSITION_OF = "SELECT notification_id FROM events WHERE originator_id = %b AND originator_version = %b"
+MOST_BYTES = 16 * 1024 * 1024
+"""Of inputs and results in one page of jobs; it ends early when they are large."""
+ROWS = 100
+"""Jobs of a page that are read at a time."""
 _error = Decoder(JobError).decode
 _artifacts = Decoder(list[Artifact]).decode
 
@@ -171,8 +175,25 @@ class PostgresViews:
 
     def page(self, wanted: Filter, sort: Sort, limit: int, cursor: str | None) -> tuple[list[JobView], str | None]:
         """Newest first, oldest first (both by id, which begins with the moment of creation), or latest moved first."""
-        conditions, values = _conditions(wanted)
         list_id = hashlib.sha256(encode((wanted, sort))).digest()[:6]
+        views: list[JobView] = []
+        room = MOST_BYTES
+        while True:
+            count = min(limit + 1 - len(views), ROWS)
+            rows = self._rows(wanted, sort, count, cursor, list_id)
+            for row in rows:
+                if len(views) == limit or (views and room <= 0):
+                    return views, _cursor(views[-1], list_id)
+                views.append(_view(row))
+                room -= len(row[11]) + len(row[12] or b"")
+            if len(rows) < count:
+                return views, None
+            cursor = _cursor(views[-1], list_id)
+
+    def _rows(
+        self, wanted: Filter, sort: Sort, count: int, cursor: str | None, list_id: bytes
+    ) -> list[tuple[Any, ...]]:
+        conditions, values = _conditions(wanted)
         if cursor is not None:
             condition, bounds = _after(cursor, sort, list_id)
             conditions.append(condition)
@@ -181,9 +202,7 @@ class PostgresViews:
         query = sql.SQL(
             "SELECT {} FROM jobs LEFT JOIN leases ON leases.job_id = id WHERE {} ORDER BY {} LIMIT %s"
         ).format(sql.SQL(COLUMNS), sql.SQL(" AND ").join(conditions), sql.SQL(orders[sort]))
-        rows = self._database.rows(query, [*values, limit + 1])
-        views = [_view(row) for row in rows[:limit]]
-        return views, _cursor(views[-1], list_id) if len(rows) > limit else None
+        return self._database.rows(query, [*values, count])
 
     def histories(self, wanted: Sequence[History]) -> list[list[EventView]]:
         columns = ([w.job_id for w in wanted], [w.after for w in wanted], [w.limit for w in wanted])

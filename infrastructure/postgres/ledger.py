@@ -42,8 +42,8 @@ ORDER BY originator_id, originator_version
 """
 XACT_STATUS = "SELECT pg_xact_status(%s::text::xid8)"
 RECORDED = "SELECT hash FROM events WHERE originator_id = %s AND originator_version = %s"
-SETTLE_SECONDS = 5.0
-"""How long a commit whose answer was lost is looked for."""
+SETTLE_SECONDS = 1.0
+"""How long a commit whose answer was lost is looked for; within two seconds callers know that the database is away."""
 MOST_NAMED = 300
 """Jobs of a batch that are told of by name."""
 CACHED = 4096

@@ -1,6 +1,6 @@
 """The whole log over HTTP: in pages, as lines, or live."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from interfaces.http.streams import (
     COMMENT_SECONDS,
     LARGEST,
     begun,
+    gather,
     in_pieces,
     last_event_id,
     ndjson,
@@ -91,9 +92,13 @@ async def get_log(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
             return ndjson(await begun(_lines(following, after, asked.limit, wanted, enveloped)))
         case "json":
             limit = asked.limit or 1000
-            entries = await following.log_page(after, limit + 1, wanted)
-            following_page = str(entries[limit - 1].position) if len(entries) > limit else None
-            items: list[Any] = [_shown(entry, enveloped) for entry in entries[:limit]]
+
+            def read(after: int, limit: int) -> Awaitable[list[LogEntry]]:
+                return following.log_page(after, limit, wanted)
+
+            entries, more = await gather(read, after, limit, lambda entry: entry.position, lambda entry: entry.event)
+            following_page = str(entries[-1].position) if more else None
+            items: list[Any] = [_shown(entry, enveloped) for entry in entries]
             page = CloudEventPage(items, following_page) if enveloped else LogPage(items, following_page)
             return Response(encode(page), media_type="application/json")
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 from uuid import UUID
@@ -49,6 +50,7 @@ from interfaces.http.streams import (
     COMMENT_SECONDS,
     SSE,
     begun,
+    gather,
     in_pieces,
     last_event_id,
     ndjson,
@@ -191,8 +193,8 @@ async def get_job(request: Request[Any, Any, Any]) -> Response[bytes]:
     if moment.as_of is not None:
         return _answer(request, await _jobs(request).as_of(id, moment.as_of))
     if (seconds := _wait(request)) is not None:
-        known = versions(request.headers.get("if-none-match")) or (None,)
-        view = await _following(request).changed(id, known[0], seconds)
+        known = versions(request.headers.get("if-none-match"))
+        view = await _following(request).changed(id, known, seconds)
         return _answer(request, view, {"Preference-Applied": f"wait={seconds}"})
     return _answer(request, await _jobs(request).get(id))
 
@@ -235,8 +237,9 @@ async def get_events(request: Request[Any, Any, Any]) -> Response[bytes] | Strea
             return ndjson(await begun(_lines(following, id, wanted.after_version, wanted.limit)))
         case "json":
             limit = wanted.limit or 1000
-            items = await following.page(id, wanted.after_version, limit + 1)
-            page = EventPage(items[:limit], items[limit - 1].version if len(items) > limit else None)
+            read = partial(following.page, id)
+            items, more = await gather(read, wanted.after_version, limit, _version, lambda event: event)
+            page = EventPage(items, items[-1].version if more else None)
             return Response(encode(page), media_type=JSON)
 
 
@@ -302,6 +305,10 @@ async def _live(following: Following, id: UUID, after: int) -> AsyncIterator[byt
             yield piece
         if not events:
             yield COMMENT
+
+
+def _version(event: EventView) -> int:
+    return event.version
 
 
 async def _lines(following: Following, id: UUID, after: int, limit: int | None) -> AsyncIterator[bytes]:

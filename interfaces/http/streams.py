@@ -1,17 +1,22 @@
 """Events as they come: server-sent events (WHATWG HTML, 9.2) and newline-delimited JSON."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Any, Literal, TypeVar
 
 from litestar import Request
 from litestar.response import Stream
+from msgspec import Raw
 from msgspec.json import encode
 
 from application.errors import FieldError, Invalid
 from application.jobs import EventView
 
+T = TypeVar("T")
 SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
+MOST_BYTES = 16 * 1024 * 1024
+"""Of payload in one page of events; it ends early when they are large."""
+GATHERED = 100
 COMMENT_SECONDS = 15.0
 """Silence after which a comment tells the client, and every proxy between, that we are there."""
 LARGEST = 2**63 - 1
@@ -80,3 +85,29 @@ def sse(messages: AsyncIterator[bytes]) -> Stream:
 
 def ndjson(lines: AsyncIterator[bytes]) -> Stream:
     return Stream(lines, media_type=NDJSON, headers=UNBUFFERED)
+
+
+async def gather(
+    read: Callable[[int, int], Awaitable[list[T]]],
+    after: int,
+    limit: int,
+    place: Callable[[T], int],
+    event: Callable[[T], EventView],
+) -> tuple[list[T], bool]:
+    """`limit` events after a place, fewer when they are large, and whether there are more.
+
+    They are read `GATHERED` at a time, so that no more than an answer's worth is in memory.
+    """
+    items: list[T] = []
+    room = MOST_BYTES
+    while True:
+        wanted = min(limit + 1 - len(items), GATHERED)
+        page = await read(after, wanted)
+        for item in page:
+            if len(items) == limit or (items and room <= 0):
+                return items, True
+            items.append(item)
+            room -= sum(len(bytes(value)) for value in event(item).data.values() if isinstance(value, Raw))
+        if len(page) < wanted:
+            return items, False
+        after = place(items[-1])
