@@ -24,6 +24,8 @@ KIB = 1024
 BODY = 1024 * KIB
 LARGE_BODY = 32 * 1024 * KIB
 LONGEST_KEY = 255
+BODY_SECONDS = 60.0
+"""For a body to arrive; what does not is not waited for."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 
@@ -46,7 +48,11 @@ async def sent_body(request: Request[Any, Any, Any]) -> bytes:
     media_type = request.headers.get("content-type", "application/json")
     if not _JSON.fullmatch(media_type.strip()):
         raise HTTPProblem("unsupported-media-type", f"the body is {media_type!r}; send application/json")
-    return await request.body()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.body()
+    except TimeoutError:
+        raise HTTPProblem("invalid", f"the body did not arrive within {BODY_SECONDS:g} s") from None
 
 
 async def off_the_loop(body: bytes, read: Callable[[bytes], T]) -> T:

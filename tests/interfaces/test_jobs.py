@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+import httpx2
 import pytest
 
 from domain.audit import GENESIS, chain
@@ -607,3 +608,31 @@ def test_the_input_comes_back_to_the_letter(service: "Service", send: "Send") ->
 def test_of_a_field_given_twice_the_last_counts(service: "Service", send: "Send") -> None:
     job = send("/v1/jobs", b'{"kind":"first","input":1,"kind":"last","input":2}').json()
     assert (job["kind"], job["input"]) == ("last", 2)
+
+
+def test_pages_of_large_jobs_and_of_their_events_end_early_and_are_complete(api: str) -> None:
+    kind = str(uuid4())
+    job = {"kind": kind, "queue": "nobody", "input": "x" * 250_000}
+    created = httpx2.post(f"{api}/v1/jobs/batch", json={"jobs": [job] * 100}, timeout=60).json()["ids"]
+
+    listed: list[str] = []
+    asked: dict[str, str] = {"kind": kind, "limit": "1000", "sort": "created_at"}
+    pages = 0
+    while True:
+        page = httpx2.get(f"{api}/v1/jobs", params=asked, timeout=60).json()
+        listed += [item["id"] for item in page["items"]]
+        pages += 1
+        if page["next"] is None:
+            break
+        asked["cursor"] = page["next"]
+    assert (listed, pages) == (created, 2)
+
+    told: list[str] = []
+    asked = {"kind": kind, "limit": "1000"}
+    while True:
+        page = httpx2.get(f"{api}/v1/events", params=asked, timeout=60).json()
+        told += [item["job_id"] for item in page["items"]]
+        if page["next"] is None:
+            break
+        asked["after"] = page["next"]
+    assert told == created
