@@ -22,6 +22,11 @@ PATIENCE = 60.0
 """Seconds a test waits for a condition that must come."""
 
 
+def pytest_configure() -> None:
+    """End like Ctrl-C when told to end, so that fixtures stop what they started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a PostgreSQL server of the run's own, as a superuser."""
