@@ -391,6 +391,7 @@ def main() -> None:
         finally:
             server.stop()
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    assert all(value > 0 for values in bench.results.values() for value in values), bench.results
     print(f"python -m benchmarks --rounds {given.rounds} --jobs {given.jobs}: {machine}, PostgreSQL 18, fsync on\n")
     print(_table(bench.results))
 

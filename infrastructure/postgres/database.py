@@ -11,6 +11,8 @@ from psycopg import Connection, sql
 from application.errors import Unavailable
 from infrastructure.postgres.columns import Column, ColumnDumper
 
+SESSION = "SET idle_in_transaction_session_timeout = '10s'"
+PLANS = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 Query = LiteralString | bytes | sql.Composed
 IDLE = psycopg.pq.TransactionStatus.IDLE
 CONNECT_TIMEOUT = 2
@@ -24,9 +26,15 @@ class Database:
     served as soon as the server is back. Safe to share between threads.
     """
 
-    def __init__(self, dsn: str, *, prepare: bool = True) -> None:
+    def __init__(self, dsn: str, *, prepare: bool = True, by_index: bool = False) -> None:
+        """`prepare` off stands for a transaction pooler in between, where a session's settings are not ours.
+
+        `by_index`: for statements that only ever look rows up by index: they are planned once, and never as a scan of
+        a table that was small when the plan was made.
+        """
         self._dsn = dsn
         self._prepare = prepare
+        self._by_index = by_index
         self._idle: deque[Connection] = deque()
 
     def connect(self) -> Connection:
@@ -45,8 +53,10 @@ class Database:
             )
             connection.adapters.register_dumper(Column, ColumnDumper)
             connection.execute("SET TIME ZONE 'UTC'")
-            if self._prepare:  # else a transaction pooler stands between, where a session's settings are not ours
-                connection.execute("SELECT set_config('idle_in_transaction_session_timeout', '10s', false)")
+            if self._prepare:
+                connection.execute(SESSION)
+            if self._prepare and self._by_index:
+                connection.execute(PLANS)
         except psycopg.OperationalError as error:
             raise Unavailable() from error
         return connection

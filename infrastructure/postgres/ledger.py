@@ -95,7 +95,7 @@ class PostgresLedger:
     """Opens batches on the log. `tell` is given the topics of what a batch moved, after the commit."""
 
     def __init__(self, log: Log, tell: Callable[[Collection[str]], None]) -> None:
-        self._database = log.database
+        self._database = log.batches
         self._mapper: Mapper[UUID] = log.mapper
         self._tell = tell
         self._cache = StreamCache()

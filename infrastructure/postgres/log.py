@@ -9,7 +9,7 @@ from domain.events import Event
 from domain.job import Job
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.mapper import JobEvent
-from infrastructure.postgres.persistence import DSN, PREPARE
+from infrastructure.postgres.persistence import DSN, PREPARE, Factory
 from infrastructure.postgres.recorder import EventRecorder
 
 
@@ -25,6 +25,11 @@ class Log(Application[UUID]):
     @property
     def database(self) -> Database:
         return cast("EventRecorder", self.recorder).database
+
+    @property
+    def batches(self) -> Database:
+        """Connections for the ledger's batches, which look everything up by index."""
+        return cast("Factory", self.factory).batches
 
     def stream(self, job_id: UUID, *, after: int = 0, to: int | None = None) -> list[Event]:
         """A job's events with versions above `after`, up to `to`."""

@@ -28,7 +28,9 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
-        self.database = Database(self.env.get(DSN, ""), prepare=self.env.get(PREPARE, "on") != "off")
+        dsn, prepare = self.env.get(DSN, ""), self.env.get(PREPARE, "on") != "off"
+        self.database = Database(dsn, prepare=prepare)
+        self.batches = Database(dsn, prepare=prepare, by_index=True)
 
     def mapper(self, transcoder: Transcoder | None = None, mapper_class: Any = None) -> Mapper[UUID]:  # type: ignore[override]
         return EventMapper(transcoder or self.transcoder())
@@ -53,3 +55,4 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
 
     def close(self) -> None:
         self.database.close()
+        self.batches.close()
