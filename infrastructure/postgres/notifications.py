@@ -22,6 +22,8 @@ LONGEST_PAYLOAD = 7_900
 MOST_MESSAGES = 8
 """At a time; what does not fit is told as ANY."""
 NOTIFY = "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS x (payload)"
+QUIET_SECONDS = 0.005
+"""After each message, for more to gather: the first news goes out at once, a stream of it 200 times a second."""
 RETRY_SECONDS = 1.0
 LOOK_SECONDS = 0.5
 
@@ -36,7 +38,7 @@ class Notifier:
         self._database = database
         self._topics: set[str] = set()
         self._changed = threading.Condition()
-        self._stopping = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
         self._thread.start()
 
@@ -47,20 +49,21 @@ class Notifier:
             self._changed.notify()
 
     def close(self) -> None:
+        self._closing.set()
         with self._changed:
-            self._stopping = True
             self._changed.notify()
         self._thread.join(5)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._topics or self._stopping)
-                if self._stopping:
+                self._changed.wait_for(lambda: self._topics or self._closing.is_set())
+                if self._closing.is_set():
                     return
                 topics, self._topics = self._topics, set()
             with suppress(Unavailable, psycopg.Error), self._database.connection() as connection:
                 connection.execute(NOTIFY, (CHANNEL, _payloads(topics)))
+            self._closing.wait(QUIET_SECONDS)
 
 
 class Listener:
