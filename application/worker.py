@@ -121,7 +121,7 @@ class Worker:
         now = self._now()
         for job in jobs:
             self._start(job, now)
-        if len(jobs) < room:
+        if len(jobs) < claim.max:
             await _first(ear.heard(POLL_SECONDS), self._stopping.wait())
 
     def _start(self, job: ClaimedJob, now: float) -> None:
