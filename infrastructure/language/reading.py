@@ -64,9 +64,6 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     terms: list[str]
     unread: int
 
-    def sentences_with(self, term: str) -> list[int]:
-        return [at for at, sentence in enumerate(self.sentences) if term.lower() in sentence.lower()]
-
 
 def read(question: str) -> Reading:
     text = "\n".join(question[:READ].splitlines())
