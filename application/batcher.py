@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from msgspec import Struct
+
 from application.errors import Unavailable
 
 Item = TypeVar("Item")
@@ -13,12 +15,21 @@ Answer = TypeVar("Answer")
 MOST_WAITING = 50_000
 
 
+class Asked(Struct, Generic[Item, Answer]):
+    """What one caller asked together, and where its answers go."""
+
+    items: Sequence[Item]
+    weight: int
+    answers: "asyncio.Future[list[Answer | Exception]]"
+
+
 class Batcher(Generic[Item, Answer]):
     """Runs `execute` on a thread of its own, with everything submitted since it last began.
 
     `execute` takes the items in the order they came and returns, for each, its answer or the exception to raise for
     its caller; what it raises itself is raised for all of them. An idle batcher adds no delay. `weigh` says how much
-    of `heaviest` an item takes up; an item heavier than that runs alone. Use from one event loop.
+    of `heaviest` an item takes up; what was submitted together stays together, alone if it is heavier than that. Use
+    from one event loop.
     """
 
     def __init__(
@@ -34,24 +45,38 @@ class Batcher(Generic[Item, Answer]):
         self._heaviest = heaviest
         self._weigh = weigh
         self._patience = patience
-        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[Asked[Item, Answer]] = deque()
+        self._waiting_items = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self._deadlines: deque[tuple[float, asyncio.Future[Answer]]] = deque()
+        self._deadlines: deque[tuple[float, asyncio.Future[list[Answer | Exception]]]] = deque()
         self._watchdog: asyncio.TimerHandle | None = None
         self._busy = False
 
     async def submit(self, item: Item) -> Answer:
         """The answer to `item`. Raises Unavailable when too much waits, or after `patience` seconds."""
-        if len(self._waiting) >= MOST_WAITING:
+        (answer,) = await self.submit_all((item,))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def submit_all(self, items: Sequence[Item]) -> list[Answer | Exception]:
+        """For each of `items` its answer, or the exception that says why not; one batch takes them all.
+
+        Raises Unavailable when too much waits, or after `patience` seconds.
+        """
+        if not items:
+            return []
+        if self._waiting_items >= MOST_WAITING:
             raise Unavailable("too many requests are waiting for the database; nothing was recorded; try again")
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((item, answer))
-        self._watch(loop, answer)
+        answers: asyncio.Future[list[Answer | Exception]] = loop.create_future()
+        self._waiting.append(Asked(items, sum(map(self._weigh, items)), answers))
+        self._waiting_items += len(items)
+        self._watch(loop, answers)
         if not self._busy:
             self._busy = True
             loop.call_soon(self._begin, loop)
-        return await answer
+        return await answers
 
     def close(self) -> None:
         """Let the batch under way end, and take no more."""
@@ -62,42 +87,44 @@ class Batcher(Generic[Item, Answer]):
         if not batch:
             self._busy = False
             return
+        items = [item for asked in batch for item in asked.items]
         try:
-            running = loop.run_in_executor(self._thread, self._execute, [item for item, _ in batch])
+            running = loop.run_in_executor(self._thread, self._execute, items)
         except RuntimeError:  # closed meanwhile
             self._busy = False
-            self._settle(batch, [Unavailable("the service is stopping; nothing was recorded")] * len(batch))
+            _fail(batch, Unavailable("the service is stopping; nothing was recorded"))
             return
-        running.add_done_callback(lambda done: self._end(loop, batch, done))
+        running.add_done_callback(lambda done: self._end(loop, batch, len(items), done))
 
     def _end(
         self,
         loop: asyncio.AbstractEventLoop,
-        batch: list[tuple[Item, asyncio.Future[Answer]]],
+        batch: list[Asked[Item, Answer]],
+        count: int,
         done: "asyncio.Future[Sequence[Answer | Exception]]",
     ) -> None:
         error = done.exception()
         if isinstance(error, Exception):
-            self._settle(batch, [error] * len(batch))
-        elif len(done.result()) != len(batch):
-            self._settle(batch, [RuntimeError("a batch was answered with another number of answers")] * len(batch))
+            _fail(batch, error)
+        elif len(done.result()) != count:
+            _fail(batch, RuntimeError("a batch was answered with another number of answers"))
         else:
-            self._settle(batch, done.result())
+            _settle(batch, done.result())
         self._forget_answered()
         self._begin(loop)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Answer]") -> None:
+    def _watch(self, loop: asyncio.AbstractEventLoop, answers: "asyncio.Future[list[Answer | Exception]]") -> None:
         """Answer in time whatever happens. All have the same patience, so the first to come is the first to expire."""
-        self._deadlines.append((loop.time() + self._patience, answer))
+        self._deadlines.append((loop.time() + self._patience, answers))
         if self._watchdog is None:
             self._watchdog = loop.call_at(self._deadlines[0][0], self._expire, loop)
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._forget_answered()
         while self._deadlines and self._deadlines[0][0] <= loop.time():
-            _, answer = self._deadlines.popleft()
-            if not answer.done():
-                answer.set_exception(_no_answer(self._patience))
+            _, answers = self._deadlines.popleft()
+            if not answers.done():
+                answers.set_exception(_no_answer(self._patience))
         next_look = self._deadlines[0][0] if self._deadlines else None
         self._watchdog = loop.call_at(next_look, self._expire, loop) if next_look else None
 
@@ -105,31 +132,35 @@ class Batcher(Generic[Item, Answer]):
         while self._deadlines and self._deadlines[0][1].done():
             self._deadlines.popleft()
 
-    def _gather(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
-        """As many of the waiting items as one batch holds, without those whose caller has gone."""
-        batch: list[tuple[Item, asyncio.Future[Answer]]] = []
+    def _gather(self) -> list[Asked[Item, Answer]]:
+        """As much of what waits as one batch holds, without that whose caller has gone."""
+        batch: list[Asked[Item, Answer]] = []
         weight = 0
         while self._waiting:
-            item, answer = self._waiting[0]
-            if answer.done():
-                self._waiting.popleft()
-                continue
-            weight += self._weigh(item)
-            if batch and weight > self._heaviest:
-                break
-            batch.append((item, answer))
+            asked = self._waiting[0]
+            if not asked.answers.done():
+                weight += asked.weight
+                if batch and weight > self._heaviest:
+                    break
+                batch.append(asked)
             self._waiting.popleft()
+            self._waiting_items -= len(asked.items)
         return batch
 
-    @staticmethod
-    def _settle(batch: list[tuple[Item, asyncio.Future[Answer]]], answers: Sequence[Answer | Exception]) -> None:
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+
+def _settle(batch: Sequence[Asked[Item, Answer]], answers: Sequence[Answer | Exception]) -> None:
+    begin = 0
+    for asked in batch:
+        end = begin + len(asked.items)
+        if not asked.answers.done():
+            asked.answers.set_result(list(answers[begin:end]))
+        begin = end
+
+
+def _fail(batch: Sequence[Asked[Item, Answer]], error: Exception) -> None:
+    for asked in batch:
+        if not asked.answers.done():
+            asked.answers.set_exception(error)
 
 
 def _no_answer(patience: float) -> Unavailable:

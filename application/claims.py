@@ -43,7 +43,7 @@ class Claim(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Ready(tuple(sorted(set(self.queues))), tuple(sorted(set(self.kinds))) if self.kinds else None)
 
 
-class ClaimedJob(Struct, frozen=True, kw_only=True):
+class ClaimedJob(Struct, frozen=True, kw_only=True, gc=False):
     """A job as its worker gets it: `steps` holds the recorded outputs by name, `handles` the outside ids.
 
     `deadline` is when the attempt's time limit ends, if it has one.
@@ -193,12 +193,15 @@ def _deal(
         taken: list[ClaimedJob] = []
         answers[n] = taken
         room = MOST_BYTES
-        while ready and len(taken) < claim.max and (room > _size(ready[0]) or not taken):
-            job = ready.popleft()
-            started = _start(batch, job, claim)
+        cause = Cause(batch.now, f"worker:{claim.worker}")
+        while ready and len(taken) < claim.max:
+            size = _size(ready[0])
+            if taken and size > room:
+                break
+            started = _start(batch, ready.popleft(), claim, cause)
             if started is not None:
                 taken.append(started)
-                room -= _size(job)
+                room -= size
 
 
 def _size(job: Job) -> int:
@@ -211,9 +214,9 @@ def _size(job: Job) -> int:
     return 500 + len(bytes(job.input)) + recorded
 
 
-def _start(batch: Batch, job: Job, claim: Claim) -> ClaimedJob | None:
+def _start(batch: Batch, job: Job, claim: Claim, cause: Cause) -> ClaimedJob | None:
     try:
-        events = job.start(claim.worker, Cause(batch.now, f"worker:{claim.worker}"))
+        events = job.start(claim.worker, cause)
     except (Refused, ApplicationError):  # it moved between the scan and the lock
         return None
     batch.record(job, events, claim_id=claim.claim_id)

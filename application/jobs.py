@@ -319,6 +319,10 @@ class Jobs:
         """The command's answer, once it is recorded. Raises what it was refused with."""
         return await self._commands.submit(command)
 
+    async def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+        """For each command its answer, or the exception that says why not; all in one batch."""
+        return await self._commands.submit_all(commands)
+
     async def create(self, jobs: Sequence[NewJob], asked: Asked) -> Accepted:
         """Create jobs, all or none. With a key that was used before, answers the jobs it created."""
         accepted: Accepted = await self.execute(Create(jobs, asked))

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Annotated, Any, ClassVar, Protocol, TypeAlias
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from application.batcher import Batcher
 from application.claims import ClaimedJob
-from application.errors import FieldError, Invalid
+from application.errors import ApplicationError, FieldError, Invalid
 from application.jobs import DAY, Jobs, Name, Reason, unknown
 from application.ledger import Batch
 from application.payload import check_size
@@ -19,7 +19,7 @@ from domain.job import Cause, Job
 from domain.refusals import JobFinished, LeaseLost
 
 
-class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", gc=False):
     """What a worker says of one attempt it holds."""
 
     job_id: UUID
@@ -130,14 +130,14 @@ Decided: TypeAlias = ProgressReport | CompletionReport | FailureReport | Release
 AnyReport: TypeAlias = Heartbeat | ProgressReport | CompletionReport | FailureReport | ReleaseReport | CancelReport
 
 
-class Reported(Struct, frozen=True, kw_only=True):
+class Reported(Struct, frozen=True, kw_only=True, gc=False):
     """The answer to one report: the job's version after it, and whether its worker is asked to stop."""
 
     version: int
     cancel_requested: bool
 
 
-class Say(Struct, frozen=True, kw_only=True):
+class Say(Struct, frozen=True, kw_only=True, gc=False):
     """The command behind a report."""
 
     report: Decided
@@ -197,14 +197,29 @@ class Reports:
 
     async def say(self, worker: str, report: AnyReport | ArtifactReport, trace: str | None = None) -> Reported:
         """Record one report. Raises LeaseLost, JobFinished, Conflict, NotFound, Invalid or TooLarge."""
-        if isinstance(report, Heartbeat):
-            return await self._beats.submit(Beat(report.job_id, report.attempt, worker))
-        reported: Reported = await self._jobs.execute(Say(report=report, worker=worker, trace=trace))
-        return reported
+        (answer,) = await self.say_all(worker, [report], trace)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    async def say_all(self, worker: str, reports: Sequence[AnyReport], trace: str | None = None) -> list[Any]:
-        """For each report its answer, or the exception that says why not; in order, each on its own merits."""
-        return await asyncio.gather(*(self.say(worker, report, trace) for report in reports), return_exceptions=True)
+    async def say_all(
+        self, worker: str, reports: Sequence[AnyReport | ArtifactReport], trace: str | None = None
+    ) -> list[Reported | Exception]:
+        """For each report its answer, or the exception that says why not; in order, each on its own merits.
+
+        Heartbeats are one statement, and the others one transaction.
+        """
+        beats = [Beat(r.job_id, r.attempt, worker) for r in reports if isinstance(r, Heartbeat)]
+        said = [Say(report=r, worker=worker, trace=trace) for r in reports if not isinstance(r, Heartbeat)]
+        if not beats:
+            return await _each(self._jobs.execute_all(said), len(said))
+        if not said:
+            return await _each(self._beats.submit_all(beats), len(beats))
+        beaten, recorded = await asyncio.gather(
+            _each(self._beats.submit_all(beats), len(beats)), _each(self._jobs.execute_all(said), len(said))
+        )
+        answers = {True: iter(beaten), False: iter(recorded)}
+        return [next(answers[isinstance(report, Heartbeat)]) for report in reports]
 
     async def release(self, worker: str, job: ClaimedJob, reason: str) -> Reported:
         """Give a job back for its worker."""
@@ -212,6 +227,14 @@ class Reports:
 
     def close(self) -> None:
         self._beats.close()
+
+
+async def _each(answers: Awaitable[list[Any]], count: int) -> list[Reported | Exception]:
+    """The answers; what all of them failed with, for each."""
+    try:
+        return await answers
+    except ApplicationError as error:
+        return [error] * count
 
 
 def _judge(beat: Beat, lease: Lease | None) -> Reported | Exception:

@@ -1,8 +1,10 @@
 """The worker runtime: claims jobs, runs their handlers with recorded steps, heartbeats, and reports."""
 
 import asyncio
-import functools
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, get_type_hints
 from uuid import UUID
 
@@ -11,7 +13,7 @@ import structlog
 from msgspec import Raw, Struct
 
 from application.claims import Claim, ClaimedJob
-from application.errors import ApplicationError, Unavailable
+from application.errors import NotFound, Unavailable
 from application.handlers import MAX_OUTPUT, GiveUp, Handler, RetryLater
 from application.jobs import DAY
 from application.news import Listening, News, queue_topic
@@ -25,6 +27,7 @@ from application.reports import (
     ReleaseReport,
     Reported,
     ReportedError,
+    Reports,
 )
 from domain.events import Artifact
 from domain.refusals import JobFinished, LeaseLost, Refused
@@ -42,21 +45,31 @@ class Service(Protocol):
 
     async def claim(self, claim: Claim) -> Sequence[ClaimedJob]: ...
 
-    async def say(self, worker: str, report: AnyReport, trace: str | None = None) -> Reported: ...
+    async def report(self, worker: str, reports: Sequence[AnyReport]) -> Sequence[Reported | Exception]:
+        """For each report its answer, or the exception that says why not; in order, in one transaction."""
+        ...
 
     async def save_artifact(
         self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes, media_type: str
     ) -> Artifact: ...
 
 
-class Running(Struct):
+class Running(Struct, eq=False):
     """A job this worker holds. `stopped` says why its handler was cancelled, if it was; `ended`, that it has ended."""
 
     job: ClaimedJob
-    task: "asyncio.Task[None]"
     next_beat: float
+    task: "asyncio.Task[None] | None" = None
+    begun: bool = False
     ended: bool = False
     stopped: Literal["lease-lost", "cancel", "drain"] | None = None
+
+
+class Word(Struct, eq=False):
+    """A report on its way, and who is told what became of it."""
+
+    report: AnyReport
+    heard: Callable[[Reported | Exception], None]
 
 
 class Worker:
@@ -82,6 +95,8 @@ class Worker:
         self._capacity = capacity
         self._grace = grace
         self._running: dict[tuple[UUID, int], Running] = {}
+        self._outbox: deque[Word] = deque()
+        self._spoken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -93,14 +108,15 @@ class Worker:
     async def run(self) -> None:
         """Work until stopped; jobs that did not end within the grace are released, which costs them no attempt."""
         log.info("worker.started", worker=self._name, kinds=sorted(self._handlers), queues=self._queues)
-        beats = asyncio.create_task(self._heartbeat())
+        duties = [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._deliver())]
         try:
             with self._news.listen([queue_topic(queue) for queue in self._queues]) as ear:
                 while not self._stopping.is_set():
                     await self._claim(ear)
             await self._drain()
         finally:
-            beats.cancel()
+            for duty in duties:
+                duty.cancel()
         log.info("worker.stopped", worker=self._name)
 
     async def _claim(self, ear: Listening) -> None:
@@ -118,33 +134,47 @@ class Worker:
             jobs = ()
         if jobs:
             log.debug("jobs.claimed", worker=self._name, count=len(jobs))
-        now = self._now()
-        for job in jobs:
-            self._start(job, now)
+        self._take(jobs)
         if len(jobs) < claim.max:
             await _first(ear.heard(POLL_SECONDS), self._stopping.wait())
 
-    def _start(self, job: ClaimedJob, now: float) -> None:
-        task = asyncio.create_task(self._work(job))
-        self._running[_held(job)] = Running(job, task, now + job.heartbeat_timeout / 3)
+    def _take(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Hold the jobs, and start them once the next claim, if there is room for one, is on its way."""
+        now = self._now()
+        taken = [Running(job, now + job.heartbeat_timeout / 3) for job in jobs]
+        self._running.update((_held(running.job), running) for running in taken)
+        asyncio.get_running_loop().call_soon(self._start, taken)
 
-    async def _work(self, job: ClaimedJob) -> None:
-        """Run the handler and report how it ended."""
+    def _start(self, taken: Sequence[Running]) -> None:
+        for running in taken:
+            running.task = asyncio.create_task(self._work(running))
+
+    async def _work(self, running: Running) -> None:
+        """Run the handler and report how it ended; the job is held until the report is answered."""
+        running.begun = True
         try:
-            report = await self._run_handler(job)
-            self._running[_held(job)].ended = True
-            if report is not None:
-                await self.say(report, job)
+            report = self._stopped(running) if running.stopped else await self._run_handler(running)
         except (LeaseLost, JobFinished) as lost:
-            log.warning("lease-lost", job_id=str(job.id), attempt=job.attempt, worker=self._name, reason=str(lost))
-        except (Refused, ApplicationError) as refusal:
-            log.warning("report.refused", job_id=str(job.id), attempt=job.attempt, reason=str(refusal))
-        finally:
-            self._running.pop(_held(job), None)
-            self._room.set()
+            self._let_go(running, lost)
+            return
+        running.ended = True
+        if report is None:
+            self._let_go(running)
+        else:
+            self._say(report, lambda answer: self._let_go(running, answer))
 
-    async def _run_handler(self, job: ClaimedJob) -> AnyReport | None:
+    def _let_go(self, running: Running, answer: Reported | Exception | None = None) -> None:
+        """The job is no longer held, whatever its last report was answered."""
+        del self._running[_held(running.job)]
+        self._room.set()
+        if isinstance(answer, Exception):
+            event = "lease-lost" if isinstance(answer, LeaseLost | JobFinished) else "report.refused"
+            job = running.job
+            log.warning(event, job_id=str(job.id), attempt=job.attempt, worker=self._name, reason=str(answer))
+
+    async def _run_handler(self, running: Running) -> AnyReport | None:
         """The report that the handler's end calls for; none when the job is no longer ours."""
+        job = running.job
         handler = self._handlers[job.kind]
         limit: asyncio.Timeout | None = None
         try:
@@ -158,7 +188,7 @@ class Worker:
                 result = await handler.run(Context(self, job), given)
             return _completion(job, result)
         except asyncio.CancelledError:
-            return self._stopped(job)
+            return self._stopped(running)
         except (LeaseLost, JobFinished):
             raise
         except GiveUp as error:
@@ -174,8 +204,9 @@ class Worker:
             log.exception("handler.failed", job_id=str(job.id), attempt=job.attempt, kind=job.kind)
             return _failure(job, _kind_of(error), str(error))
 
-    def _stopped(self, job: ClaimedJob) -> AnyReport | None:
-        match self._running[_held(job)].stopped:
+    def _stopped(self, running: Running) -> AnyReport | None:
+        job = running.job
+        match running.stopped:
             case "cancel":
                 return CancelReport(job_id=job.id, attempt=job.attempt)
             case "drain":
@@ -186,18 +217,42 @@ class Worker:
             case None:
                 return _failure(job, "cancelled", "the handler cancelled itself")
 
-    async def say(self, report: AnyReport, job: ClaimedJob) -> Reported:
+    async def say(self, report: AnyReport, job: ClaimedJob) -> None:
         """Report, for as long as it takes the database to answer. Raises LeaseLost or JobFinished when it is late."""
+        said: asyncio.Future[Reported] = asyncio.get_running_loop().create_future()
+        self._say(report, partial(_hear, said))
+        if (await said).cancel_requested:
+            self._cancel(job, "cancel")
+
+    def _say(self, report: AnyReport, heard: Callable[[Reported | Exception], None]) -> None:
+        self._outbox.append(Word(report, heard))
+        self._spoken.set()
+
+    async def _deliver(self) -> None:
+        """Report what gathered in the outbox while the reports before were on their way, in order."""
         while True:
-            try:
-                reported = await self._service.say(self._name, report, job.trace)
-            except Unavailable as away:
-                log.warning("report.unavailable", job_id=str(job.id), attempt=job.attempt, reason=str(away))
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            if reported.cancel_requested:
-                self._cancel(job, "cancel")
-            return reported
+            await self._spoken.wait()
+            self._spoken.clear()
+            while self._outbox:
+                said = [self._outbox.popleft() for _ in range(min(len(self._outbox), Reports.most))]
+                answers = await self._answers([word.report for word in said])
+                unheard = [word for word, answer in zip(said, answers, strict=True) if isinstance(answer, Unavailable)]
+                self._outbox.extendleft(reversed(unheard))
+                for word, answer in zip(said, answers, strict=True):
+                    if not isinstance(answer, Unavailable):
+                        word.heard(answer)
+                if unheard:
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    async def _answers(self, reports: Sequence[AnyReport]) -> Sequence[Reported | Exception]:
+        try:
+            answers = await self._service.report(self._name, reports)
+        except Exception as error:
+            log.exception("report.failed", worker=self._name, reports=len(reports))
+            return [error] * len(reports)
+        if away := next((answer for answer in answers if isinstance(answer, Unavailable)), None):
+            log.warning("report.unavailable", worker=self._name, reports=len(reports), reason=str(away))
+        return answers
 
     async def save_artifact(self, job: ClaimedJob, name: str, content: bytes, media_type: str) -> Artifact:
         while True:
@@ -211,40 +266,45 @@ class Worker:
         running = self._running.get(_held(job))
         if running is not None and running.stopped is None and not running.ended:
             running.stopped = why
-            running.task.cancel()
+            if running.begun and running.task:  # a task cancelled before its first step would never run, nor report
+                running.task.cancel()
 
     async def _heartbeat(self) -> None:
         """Extend every lease three times within its timeout; all that are due go in one statement."""
         while True:
-            due = [running for running in self._running.values() if running.next_beat <= self._now()]
-            await asyncio.gather(*(self._beat(running) for running in due))
+            if due := [running for running in self._running.values() if running.next_beat <= self._now()]:
+                await self._beat(due)
             soonest = min((running.next_beat for running in self._running.values()), default=self._now() + 1)
             await asyncio.sleep(min(max(soonest - self._now(), 0.02), 0.5))
 
-    async def _beat(self, running: Running) -> None:
-        job = running.job
-        running.next_beat = self._now() + job.heartbeat_timeout / 3
-        try:
-            reported = await self._service.say(self._name, Heartbeat(job_id=job.id, attempt=job.attempt))
-        except Unavailable:
-            running.next_beat = self._now() + min(RETRY_SECONDS, job.heartbeat_timeout / 6)
-        except (Refused, ApplicationError):
-            self._cancel(job, "lease-lost")
-        except Exception:
-            log.exception("heartbeat.failed", job_id=str(job.id), attempt=job.attempt)
-        else:
-            if reported.cancel_requested:
-                self._cancel(job, "cancel")
+    async def _beat(self, due: Sequence[Running]) -> None:
+        for running in due:
+            running.next_beat = self._now() + running.job.heartbeat_timeout / 3
+        beats = [Heartbeat(job_id=running.job.id, attempt=running.job.attempt) for running in due]
+        for running, answer in zip(due, await self._answers(beats), strict=True):
+            if isinstance(answer, Reported):
+                if answer.cancel_requested:
+                    self._cancel(running.job, "cancel")
+            elif isinstance(answer, Refused | NotFound):
+                self._cancel(running.job, "lease-lost")
+            else:
+                running.next_beat = self._now() + min(RETRY_SECONDS, running.job.heartbeat_timeout / 6)
 
     async def _drain(self) -> None:
-        tasks = [running.task for running in self._running.values()]
-        if tasks:
-            log.info("worker.draining", worker=self._name, jobs=len(tasks), grace=self._grace)
-            await asyncio.wait(tasks, timeout=self._grace)
+        """Let handlers end within the grace, then give the rest back; wait until all is reported, within another."""
+        if self._running:
+            log.info("worker.draining", worker=self._name, jobs=len(self._running), grace=self._grace)
+            await self._all_let_go()
         for running in list(self._running.values()):
             self._cancel(running.job, "drain")
-        if left := [running.task for running in self._running.values()]:
-            await asyncio.wait(left, timeout=self._grace)
+        await self._all_let_go()
+
+    async def _all_let_go(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._grace):
+                while self._running:
+                    self._room.clear()
+                    await self._room.wait()
 
     @staticmethod
     def _now() -> float:
@@ -297,6 +357,15 @@ class Context:
         await self._worker.say(report, self._job)
 
 
+def _hear(said: "asyncio.Future[Reported]", answer: Reported | Exception) -> None:
+    if said.done():  # its handler was stopped meanwhile
+        return
+    if isinstance(answer, Exception):
+        said.set_exception(answer)
+    else:
+        said.set_result(answer)
+
+
 def _held(job: ClaimedJob) -> tuple[UUID, int]:
     """What a worker holds: an attempt. It may be given the next one while it still runs the last, which it lost."""
     return job.id, job.attempt
@@ -313,7 +382,7 @@ async def _first(*waits: Awaitable[Any]) -> None:
 
 
 def _return_type(fn: Callable[..., Any]) -> Any:
-    while isinstance(fn, functools.partial):
+    while isinstance(fn, partial):
         fn = fn.func
     try:
         return get_type_hints(fn).get("return", Any)

@@ -1,5 +1,6 @@
 """The hash chain of a job's events, to the byte."""
 
+from functools import cache
 from hashlib import sha256
 from uuid import UUID
 
@@ -15,17 +16,11 @@ def chain(previous: bytes, job_id: UUID, version: int, topic: str, state: bytes)
     SHA-256("jobledger/event/1\\0" ‖ previous hash (32 bytes) ‖ job id (16) ‖ version (8, big-endian) ‖ length of
     topic (4, big-endian) ‖ topic (UTF-8) ‖ state as stored).
     """
+    place = job_id.bytes + version.to_bytes(8, "big")
+    return sha256(b"".join((_PREFIX, previous, place, _named(topic), state))).digest()
+
+
+@cache
+def _named(topic: str) -> bytes:
     name = topic.encode()
-    return sha256(
-        b"".join(
-            (
-                _PREFIX,
-                previous,
-                job_id.bytes,
-                version.to_bytes(8, "big"),
-                len(name).to_bytes(4, "big"),
-                name,
-                state,
-            )
-        )
-    ).digest()
+    return len(name).to_bytes(4, "big") + name

@@ -30,7 +30,7 @@ class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: Raw | UnsetType = UNSET
 
 
-class Recorded(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Recorded(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What all events carry: when (the database's clock, UTC), who caused it, and its W3C trace id."""
 
     at: datetime

@@ -36,7 +36,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 LastWord: TypeAlias = Completed | Failed | Released | Cancelled | HeartbeatMissed
 
 
-class Cause(Struct, frozen=True):
+class Cause(Struct, frozen=True, gc=False):
     """Who asked (the actor), when (the database's clock, UTC), and in which W3C trace."""
 
     at: datetime
@@ -44,7 +44,7 @@ class Cause(Struct, frozen=True):
     trace: str | None = None
 
 
-class Attempt(Struct):
+class Attempt(Struct, gc=False):
     """One try: who made it, how it recorded its steps, its latest progress, and what it said last."""
 
     worker: str
@@ -53,7 +53,7 @@ class Attempt(Struct):
     last_word: LastWord | None = None
 
 
-class Job(Struct, kw_only=True):
+class Job(Struct, kw_only=True, gc=False):
     """The state of one job at `version`; version 0 is a job nobody has asked for yet."""
 
     id: UUID

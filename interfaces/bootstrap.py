@@ -7,7 +7,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar
@@ -142,8 +142,8 @@ class _WorkerService:
     async def claim(self, claim: Claim) -> list[ClaimedJob]:
         return await self._service.claims.claim(claim)
 
-    async def say(self, worker: str, report: AnyReport, trace: str | None = None) -> Reported:
-        return await self._service.reports.say(worker, report, trace)
+    async def report(self, worker: str, reports: Sequence[AnyReport]) -> Sequence[Reported | Exception]:
+        return await self._service.reports.say_all(worker, reports)
 
     async def save_artifact(
         self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes, media_type: str

@@ -21,8 +21,8 @@ SET attempt = EXCLUDED.attempt, worker = EXCLUDED.worker, heartbeat_timeout = EX
   claim_id = CASE WHEN leases.attempt = EXCLUDED.attempt THEN leases.claim_id ELSE EXCLUDED.claim_id END,
   heartbeat_at = EXCLUDED.heartbeat_at, expires_at = greatest(leases.expires_at, EXCLUDED.expires_at)
 """
-# All leases that a batch moves are locked first, in order, so that it and a heartbeat for many jobs never wait for each
-# other in a circle.
+# All leases that a batch finds there are locked first, in order, so that it and a heartbeat for many jobs never wait
+# for each other in a circle.
 LOCK = "SELECT FROM leases WHERE job_id = ANY(%b::uuid[]) ORDER BY job_id FOR UPDATE"
 END = "DELETE FROM leases WHERE job_id = ANY(%b::uuid[])"
 EXTEND = """
@@ -61,12 +61,18 @@ SELECT job_id FROM held WHERE expires_at < clock_timestamp()
 
 
 def move_leases(
-    connection: Connection, held: Sequence[tuple[Job, str | None]], ended: Sequence[UUID], now: datetime
+    connection: Connection,
+    held: Sequence[tuple[Job, str | None]],
+    kept: Sequence[UUID],
+    ended: Sequence[UUID],
+    now: datetime,
 ) -> None:
-    """Take or extend the leases of held jobs, given with the claim that took them, if any, and drop the ended ones."""
-    ids = [*(job.id for job, _ in held), *ended]
-    if ids:
-        connection.execute(LOCK, (uuids(ids),), binary=True)
+    """Take or extend the leases of held jobs, given with the claim that took them, if any, and drop the ended ones.
+
+    `kept` are those of the held that were held before.
+    """
+    if kept or ended:
+        connection.execute(LOCK, (uuids([*kept, *ended]),), binary=True)
     if held:
         columns = (
             uuids([job.id for job, _ in held]),

@@ -12,7 +12,6 @@ from uuid import UUID
 
 import psycopg
 import structlog
-from eventsourcing.persistence import Mapper
 from msgspec import MsgspecError, Struct
 from psycopg import Connection
 
@@ -29,15 +28,17 @@ from infrastructure.postgres.idempotency import KeysOfBatch
 from infrastructure.postgres.jobs import LOCK, READY, insert_jobs, move_jobs
 from infrastructure.postgres.leases import STILL_EXPIRED, move_leases
 from infrastructure.postgres.log import Log
-from infrastructure.postgres.mapper import JobEvent
+from infrastructure.postgres.mapper import written
 from infrastructure.postgres.recorder import NewEvents
 
 log = structlog.get_logger()
 BEGIN = """
 SELECT pg_current_xact_id()::text::bigint, (SELECT epoch_offset FROM log_epoch), clock_timestamp()
 """
+# The bounds let the planner leave out partitions, which it cannot do by an array.
 STREAMS = """
-SELECT originator_id, hash, state FROM events WHERE originator_id = ANY(%b::uuid[])
+SELECT originator_id, hash, state FROM events
+WHERE originator_id = ANY(%b::uuid[]) AND originator_id BETWEEN %b AND %b
 ORDER BY originator_id, originator_version
 """
 XACT_STATUS = "SELECT pg_xact_status(%s::text::xid8)"
@@ -51,7 +52,7 @@ LARGEST_CACHED = 16 * 1024
 """Jobs kept in memory, and the bytes of payload that one of them may have: 64 MiB at the most."""
 
 
-class Stream(Struct):
+class Stream(Struct, gc=False):
     """A job in a batch: the hash and the position of its last event, and what the batch did to it so far."""
 
     job: Job
@@ -76,11 +77,10 @@ class StreamCache:
         self._streams: OrderedDict[UUID, Stream] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, id: UUID, version: int) -> Stream | None:
-        """The stream of a job that is locked at `version`, if it is at hand."""
+    def take(self, ids: Collection[UUID]) -> dict[UUID, Stream]:
+        """The streams of locked jobs that are at hand, at whatever version."""
         with self._lock:
-            stream = self._streams.pop(id, None)
-        return stream if stream is not None and stream.job.version == version else None
+            return {id: self._streams.pop(id) for id in ids if id in self._streams}
 
     def keep(self, streams: Collection[Stream]) -> None:
         with self._lock:
@@ -96,7 +96,6 @@ class PostgresLedger:
 
     def __init__(self, log: Log, tell: Callable[[Collection[str]], None]) -> None:
         self._database = log.batches
-        self._mapper: Mapper[UUID] = log.mapper
         self._tell = tell
         self._cache = StreamCache()
 
@@ -124,7 +123,7 @@ class PostgresLedger:
         for last_try in (False, True):
             connection = self._database.take()
             try:
-                return connection, PostgresBatch.begin(connection, self._mapper, self._cache, job_ids, keys)
+                return connection, PostgresBatch.begin(connection, self._cache, job_ids, keys)
             except psycopg.Error as error:
                 broken = connection.broken or connection.closed
                 self._database.give_back(connection)
@@ -160,7 +159,6 @@ class PostgresBatch:
     def __init__(
         self,
         connection: Connection,
-        mapper: Mapper[UUID],
         transaction: int,
         base: int,
         now: datetime,
@@ -168,7 +166,6 @@ class PostgresBatch:
         keys: KeysOfBatch,
     ) -> None:
         self._connection = connection
-        self._mapper = mapper
         self.transaction = transaction
         self._base = base
         self.now = now
@@ -182,7 +179,6 @@ class PostgresBatch:
     def begin(
         cls,
         connection: Connection,
-        mapper: Mapper[UUID],
         cache: StreamCache,
         job_ids: list[UUID],
         keys: Collection[IdempotencyKey],
@@ -197,7 +193,6 @@ class PostgresBatch:
         rows = locked.fetchall() if locked else []
         return cls(
             connection,
-            mapper,
             transaction,
             (transaction + offset) << 16,
             now,
@@ -254,8 +249,8 @@ class PostgresBatch:
             self._touched.append(stream)
         for event in events:
             evolve(job, event)
-            stored = self._mapper.to_stored_event(JobEvent(job.id, job.version, event))
-            stream.hash = self._events.add(stored, stream.hash, event.at)
+            topic, state = written(event)
+            stream.hash = self._events.add(job.id, job.version, topic, state, stream.hash, event.at)
         if events:
             stream.moved = True
             stream.position = self._base | len(self._events.ids)
@@ -280,13 +275,14 @@ class PostgresBatch:
         others = sorted((stream for stream in self._touched if stream.job.version > 1), key=_id)
         moved = [stream for stream in others if stream.moved]
         held = [(stream.job, stream.claim_id) for stream in others if stream.job.held]
+        kept = [stream.job.id for stream in others if stream.was_held and stream.job.held]
         ended = [stream.job.id for stream in others if stream.was_held and not stream.job.held]
         with self._connection.pipeline():
             if self._events.ids:
                 self._events.insert(self._connection, self._base)
                 insert_jobs(self._connection, [s.job for s in created], [s.position for s in created])
                 move_jobs(self._connection, [s.job for s in moved], [s.position for s in moved])
-            move_leases(self._connection, held, ended, self.now)
+            move_leases(self._connection, held, kept, ended, self.now)
             self._keys.write(self._connection)
             self._connection.execute("COMMIT")
 
@@ -316,8 +312,9 @@ def _load(
     """The streams of locked jobs: from memory where it is at the locked version, else from the log."""
     streams: dict[UUID, Stream | Exception] = {}
     missing: dict[UUID, int] = {}
+    at_hand = cache.take([id for id, _, _ in locked])
     for id, version, position in locked:
-        if (stream := cache.take(id, version)) is not None:
+        if (stream := at_hand.get(id)) is not None and stream.job.version == version:
             stream.begin(position)
             streams[id] = stream
         else:
@@ -332,7 +329,8 @@ def _read(connection: Connection, positions: dict[UUID, int]) -> dict[UUID, Stre
     streams: dict[UUID, Stream | Exception] = {id: Stream(Job(id=id)) for id in positions}
     if not positions:
         return streams
-    for id, hash, state in connection.execute(STREAMS, (uuids(list(positions)),), binary=True):
+    ids = sorted(positions, key=attrgetter("int"))
+    for id, hash, state in connection.execute(STREAMS, (uuids(ids), ids[0], ids[-1]), binary=True).fetchall():
         stream = streams[id]
         if isinstance(stream, Exception):
             continue

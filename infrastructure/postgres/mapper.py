@@ -18,12 +18,17 @@ class JobEvent(Struct, frozen=True):
     event: Event
 
 
+def written(event: Event) -> tuple[str, bytes]:
+    """An event's tag, and the JSON bytes that are stored and hashed."""
+    return TAGS[type(event)], encode(event)
+
+
 class EventMapper(Mapper[UUID]):
     """Stores an event under its tag as the JSON bytes that are hashed; neither compressed nor enciphered."""
 
     def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> StoredEvent:
         said = cast("JobEvent", domain_event)
-        return StoredEvent(said.originator_id, said.originator_version, TAGS[type(said.event)], encode(said.event))
+        return StoredEvent(said.originator_id, said.originator_version, *written(said.event))
 
     def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[UUID]:
         """Raises MapperDeserialisationError when the bytes are no event, or not the one their topic says."""

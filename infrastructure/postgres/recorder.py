@@ -65,14 +65,13 @@ class NewEvents(Struct):
     hashes: list[bytes] = []
     at: list[datetime] = []
 
-    def add(self, stored: StoredEvent, previous: bytes, at: datetime) -> bytes:
-        """Chain `stored` to the event before it; returns its hash."""
-        id = cast("UUID", stored.originator_id)
-        hash = chain(previous, id, stored.originator_version, stored.topic, stored.state)
+    def add(self, id: UUID, version: int, topic: str, state: bytes, previous: bytes, at: datetime) -> bytes:
+        """Chain an event to the one before it; returns its hash."""
+        hash = chain(previous, id, version, topic, state)
         self.ids.append(id)
-        self.versions.append(stored.originator_version)
-        self.topics.append(stored.topic)
-        self.states.append(stored.state)
+        self.versions.append(version)
+        self.topics.append(topic)
+        self.states.append(state)
         self.hashes.append(hash)
         self.at.append(at)
         return hash
@@ -112,7 +111,7 @@ class EventRecorder(ApplicationRecorder):
                 version, previous = last.get(id, (0, GENESIS))
                 if stored.originator_version != version + 1:
                     raise IntegrityError(f"version {stored.originator_version} does not follow {version} of {id}")
-                last[id] = (version + 1, events.add(stored, previous, now))
+                last[id] = (version + 1, events.add(id, version + 1, stored.topic, stored.state, previous, now))
             events.insert(connection, base)
             return [base | ordinal for ordinal in range(1, len(stored_events) + 1)]
 

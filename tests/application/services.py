@@ -33,10 +33,10 @@ class Line:
     async def claim(self, claim: Claim) -> Sequence[ClaimedJob]:
         return await self._service.claims.claim(claim)
 
-    async def say(self, worker: str, report: AnyReport, trace: str | None = None) -> Reported:
-        if self.deaf and isinstance(report, Heartbeat):
-            raise Unavailable
-        return await self._service.reports.say(worker, report, trace)
+    async def report(self, worker: str, reports: Sequence[AnyReport]) -> Sequence[Reported | Exception]:
+        if self.deaf and any(isinstance(report, Heartbeat) for report in reports):
+            return [Unavailable()] * len(reports)
+        return await self._service.reports.say_all(worker, reports)
 
     async def save_artifact(
         self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes, media_type: str

@@ -85,7 +85,8 @@ class OpenTransaction:
         base, now = connection.execute(POSITION_BASE).fetchone() or (0, NOW)
         self.position = base | 1
         events = NewEvents()
-        events.add(stored(id, version), GENESIS, now)
+        event = stored(id, version)
+        events.add(id, version, event.topic, event.state, GENESIS, now)
         events.insert(connection, base)
 
     def end(self, how: str = "COMMIT") -> None:
