@@ -36,6 +36,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
+STARTED_AT_A_TIME = 50
 LONGEST_MESSAGE = 2000
 LONGEST_DELAY = 30 * DAY
 
@@ -139,15 +140,18 @@ class Worker:
             await _first(ear.heard(POLL_SECONDS), self._stopping.wait())
 
     def _take(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Hold the jobs, and start them once the next claim, if there is room for one, is on its way."""
+        """Hold the jobs, and start them while the next claim, if there is room for one, is on its way."""
         now = self._now()
         taken = [Running(job, now + job.heartbeat_timeout / 3) for job in jobs]
         self._running.update((_held(running.job), running) for running in taken)
         asyncio.get_running_loop().call_soon(self._start, taken)
 
     def _start(self, taken: Sequence[Running]) -> None:
-        for running in taken:
+        """A few at a time, so that claims, reports and heartbeats have their turns in between."""
+        for running in taken[:STARTED_AT_A_TIME]:
             running.task = asyncio.create_task(self._work(running))
+        if rest := taken[STARTED_AT_A_TIME:]:
+            asyncio.get_running_loop().call_soon(self._start, rest)
 
     async def _work(self, running: Running) -> None:
         """Run the handler and report how it ended; the job is held until the report is answered."""
