@@ -129,6 +129,7 @@ async def _serve(settings: Settings, listening: socket.socket, *, announce: bool
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 

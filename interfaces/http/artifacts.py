@@ -14,7 +14,8 @@ from application.artifacts import Artifacts
 from application.errors import NotFound
 from application.jobs import JobView
 from domain.events import Artifact
-from interfaces.http.jobs import JSON, NoQuery
+from interfaces.http.answers import JSON
+from interfaces.http.jobs import NoQuery
 from interfaces.http.problems import HTTPProblem
 from interfaces.http.requests import job_id, query
 

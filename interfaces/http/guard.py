@@ -1,6 +1,7 @@
 """In open mode, on loopback without keys: no foreign page may drive the service through somebody's browser."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -24,15 +25,22 @@ def only_from_loopback(app: ASGIApp) -> ASGIApp:
 
 def _foreign(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Why a request is not from here, if so."""
-    given = list(headers)
-    hosts = [value for name, value in given if name == b"host"]
-    if len(hosts) != 1:
-        return "a request names one Host"
-    host = hosts[0].decode("latin-1")
+    hosts: list[bytes] = []
+    origin: bytes | None = None
+    for name, value in headers:
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"origin" and origin is None:
+            origin = value
+    return _foreign_names(hosts[0], origin) if len(hosts) == 1 else "a request names one Host"
+
+
+@lru_cache(maxsize=256)
+def _foreign_names(given_host: bytes, given_origin: bytes | None) -> str | None:
+    host = given_host.decode("latin-1")
     try:
         name = urlsplit(f"//{host}").hostname
-        origin = next((value for name, value in given if name == b"origin"), None)
-        own = origin is None or urlsplit(origin.decode("latin-1")).netloc == host
+        own = given_origin is None or urlsplit(given_origin.decode("latin-1")).netloc == host
     except ValueError:
         return "the Host or the Origin cannot be read"
     if name is None or not is_loopback(name):

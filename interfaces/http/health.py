@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.json import encode
 
 from application.errors import NotFound
-from interfaces.http.jobs import JSON
+from interfaces.http.answers import JSON
 from interfaces.http.problems import KINDS
 
 PATIENCE = 2.0

@@ -31,6 +31,7 @@ from application.jobs import (
 )
 from application.payload import check_size
 from application.why import why
+from interfaces.http.answers import JSON, JSONAnswer
 from interfaces.http.requests import (
     BODY,
     LARGE_BODY,
@@ -62,7 +63,6 @@ from interfaces.http.streams import (
 MOST_IN_BATCH = 10_000
 LONGEST_WAIT = 60
 LINES_PAGE = 100
-JSON = "application/json"
 
 
 class NewJobs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -153,7 +153,7 @@ class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @post("/v1/jobs", request_max_body_size=BODY)
-async def create_job(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def create_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     body = await raw_body(request)
     new = read_json(body, NewJob)
@@ -183,7 +183,7 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get("/v1/jobs/{job_id:str}")
-async def get_job(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def get_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     moment = query(request, MomentQuery)
     id = job_id(request)
     if moment.at_version is not None and moment.as_of is not None:
@@ -244,7 +244,7 @@ async def get_events(request: Request[Any, Any, Any]) -> Response[bytes] | Strea
 
 
 @post("/v1/jobs/{job_id:str}/cancellations", request_max_body_size=BODY)
-async def cancel_job(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def cancel_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     id, wanted = job_id(request), await json_body(request, Cancellation)
     command = Cancel(
@@ -254,7 +254,7 @@ async def cancel_job(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @post("/v1/jobs/{job_id:str}/retries", request_max_body_size=BODY)
-async def retry_job(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def retry_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     id, wanted = job_id(request), await json_body(request, RetryRequest)
     command = Requeue(
@@ -267,11 +267,11 @@ async def retry_job(request: Request[Any, Any, Any]) -> Response[bytes]:
     return await answer_job(request, await _jobs(request).execute(command))
 
 
-async def answer_job(request: Request[Any, Any, Any], accepted: Accepted) -> Response[bytes]:
+async def answer_job(request: Request[Any, Any, Any], accepted: Accepted) -> JSONAnswer:
     """202 with the job that a command created or moved, at its present version when the command is a repeat."""
     view = accepted.view or await _jobs(request).get(accepted.job_ids[0])
     headers = {"Location": view.links.self, "ETag": f'"{view.version}"', **_replayed(accepted)}
-    return Response(encode(view), status_code=202, media_type=JSON, headers=headers)
+    return JSONAnswer(encode(view), 202, headers)
 
 
 def _jobs(request: Request[Any, Any, Any]) -> Jobs:
@@ -284,12 +284,12 @@ def _following(request: Request[Any, Any, Any]) -> Following:
     return following
 
 
-def _answer(request: Request[Any, Any, Any], view: JobView, headers: dict[str, str] | None = None) -> Response[bytes]:
+def _answer(request: Request[Any, Any, Any], view: JobView, headers: dict[str, str] | None = None) -> JSONAnswer:
     """The job, or 304 when the caller has that version already."""
     headers = {**(headers or {}), "ETag": f'"{view.version}"'}
     if _matches(request.headers.get("if-none-match"), view.version):
-        return Response(b"", status_code=304, media_type=JSON, headers=headers)
-    return Response(encode(view), media_type=JSON, headers=headers)
+        return JSONAnswer(b"", 304, headers)
+    return JSONAnswer(encode(view), headers=headers)
 
 
 def _wait(request: Request[Any, Any, Any]) -> int | None:

@@ -16,8 +16,9 @@ from application.payload import LARGEST, check_json
 from application.visualization import KIND, PAGE, Visualization
 from domain.events import JobError
 from domain.job import Job
+from interfaces.http.answers import JSON, JSONAnswer
 from interfaces.http.artifacts import send
-from interfaces.http.jobs import JSON, NoQuery, answer_job
+from interfaces.http.jobs import NoQuery, answer_job
 from interfaces.http.problems import HTTPProblem, field_error
 from interfaces.http.requests import BODY, asked, job_id, json_body, query
 
@@ -46,7 +47,7 @@ class VisualizationView(Struct, frozen=True, kw_only=True):
 
 
 @post("/v1/visualizations", request_max_body_size=BODY)
-async def create_visualization(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def create_visualization(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     question = await _question(request)
     body = encode(question)

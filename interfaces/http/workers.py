@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated, Any
 
-from litestar import Request, Response, post
+from litestar import Request, post
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.json import encode
 
@@ -12,7 +12,8 @@ from application.errors import Invalid
 from application.jobs import Name
 from application.payload import check_json
 from application.reports import AnyReport, Reported, Reports
-from interfaces.http.jobs import JSON, NoQuery
+from interfaces.http.answers import JSONAnswer
+from interfaces.http.jobs import NoQuery
 from interfaces.http.problems import Problem, log, problem_of, request_id_of
 from interfaces.http.requests import (
     BODY,
@@ -59,11 +60,11 @@ class ReportResults(Struct, frozen=True):
 
 
 @post("/v1/claims", status_code=200, request_max_body_size=BODY)
-async def claim_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def claim_jobs(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     claim = await json_body(request, Claim)
     jobs = await _claim_for_one_who_waits(request, claim)
-    return Response(encode(ClaimedJobs(jobs)), status_code=200, media_type=JSON)
+    return JSONAnswer(encode(ClaimedJobs(jobs)))
 
 
 async def _claim_for_one_who_waits(request: Request[Any, Any, Any], claim: Claim) -> list[ClaimedJob]:
@@ -89,14 +90,14 @@ async def _hung_up(request: Request[Any, Any, Any]) -> None:
 
 
 @post("/v1/reports", status_code=200, request_max_body_size=LARGE_BODY)
-async def report(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def report(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     said = await off_the_loop(await sent_body(request), _reports)
     reports: Reports = request.app.state.service.reports
     answers = await reports.say_all(said.worker, said.reports, trace(request))
     request_id = request_id_of(request)
     results = [_result(answer, request_id) for answer in answers]
-    return Response(encode(ReportResults(results)), status_code=200, media_type=JSON)
+    return JSONAnswer(encode(ReportResults(results)))
 
 
 def _reports(body: bytes) -> ReportsRequest:
