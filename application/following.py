@@ -20,6 +20,7 @@ from application.batcher import Batcher
 from application.errors import Unavailable
 from application.jobs import READ_PATIENCE, EventView, Jobs, JobView
 from application.news import ANY, LOG, News, job_topic
+from application.readers import Readers
 
 log = structlog.get_logger()
 LOOK_SECONDS = 1.0
@@ -106,7 +107,7 @@ class Following:
         )
         self._followed: dict[UUID, int] = {}
         self._stopped = False
-        self.log = LogTail(histories, news)
+        self.log = LogTail(histories, news, jobs.read)
 
     async def run(self, tell: Callable[[Collection[str]], None]) -> None:
         """Look for lost news until cancelled, and `tell` the followers of what moved."""
@@ -154,7 +155,7 @@ class Following:
 
     async def log_page(self, after: int, limit: int, wanted: LogFilter) -> list[LogEntry]:
         """Events of the whole log above a position."""
-        return await asyncio.to_thread(self._histories.log, after, limit, wanted)
+        return await self._jobs.read(self._histories.log, after, limit, wanted)
 
     def stop(self, tell: Callable[[Collection[str]], None]) -> None:
         """Let all followers go, so that they can follow on from another server."""
@@ -190,7 +191,7 @@ class Following:
             if not self._followed:
                 continue
             try:
-                found = await asyncio.to_thread(self._histories.versions, list(self._followed))
+                found = await self._jobs.read(self._histories.versions, list(self._followed))
             except Unavailable:
                 continue
             except Exception:
@@ -208,8 +209,9 @@ class Moved(Protocol):
 class LogTail:
     """The end of the whole log, read once for all who follow it; it reads nothing while nobody does."""
 
-    def __init__(self, histories: Histories, news: News) -> None:
+    def __init__(self, histories: Histories, news: News, read: Readers) -> None:
         self._histories = histories
+        self._read_by = read
         self._news = news
         self._kept: deque[LogEntry] = deque()
         self._kept_bytes = 0
@@ -266,7 +268,7 @@ class LogTail:
             newer = list(takewhile(lambda entry: entry.position > after, reversed(self._kept)))
             return [entry for entry in reversed(newer) if wanted.takes(entry)], max(after, self._end)
         try:
-            page = await asyncio.to_thread(self._histories.log, after, PAGE, wanted)
+            page = await self._read_by(self._histories.log, after, PAGE, wanted)
         except Unavailable:
             return [], after
         return page, page[-1].position if page else max(after, begin)
@@ -281,11 +283,11 @@ class LogTail:
     async def _read(self) -> bool:
         """Take up what is new; whether there is more that is not safe to read yet."""
         if not self._begin:
-            end, lagging = await asyncio.to_thread(self._histories.log_end)
+            end, lagging = await self._read_by(self._histories.log_end)
             self._begin = self._end = max(end, 1)
             return lagging
         while True:
-            page = await asyncio.to_thread(self._histories.log, self._end, LOG_PAGE, None)
+            page = await self._read_by(self._histories.log, self._end, LOG_PAGE, None)
             if page:
                 self._kept.extend(page)
                 self._kept_bytes += sum(map(_payload, page))
@@ -297,7 +299,7 @@ class LogTail:
                 async with self._grew:
                     self._grew.notify_all()
             if len(page) < LOG_PAGE:
-                _, lagging = await asyncio.to_thread(self._histories.log_end)
+                _, lagging = await self._read_by(self._histories.log_end)
                 return lagging
 
 

@@ -1,6 +1,5 @@
 """Asking for jobs, changing their course, and looking at them."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol, Self, TypeAlias
@@ -12,6 +11,7 @@ from application.batcher import Batcher
 from application.commands import Command, execute
 from application.errors import FieldError, IdempotencyMismatch, Invalid, NotFound, PreconditionFailed
 from application.ledger import Answered, Batch, IdempotencyKey, Ledger
+from application.readers import Readers
 from domain.events import Artifact, Created, JobError
 from domain.job import Cause, Job
 from domain.retry import RetryPolicy
@@ -304,7 +304,7 @@ class Views(Protocol):
 
 
 class Jobs:
-    """Executes commands and answers questions, both in batches."""
+    """Executes commands and answers questions, in batches where they can be gathered; `read` answers the others."""
 
     def __init__(self, ledger: Ledger, views: Views) -> None:
         self._views = views
@@ -314,6 +314,7 @@ class Jobs:
         self._reads: Batcher[UUID, JobView | None] = Batcher(
             views.jobs, name="reads", heaviest=500, patience=READ_PATIENCE
         )
+        self.read = Readers(READ_PATIENCE)
 
     async def execute(self, command: Command) -> Any:
         """The command's answer, once it is recorded. Raises what it was refused with."""
@@ -339,29 +340,29 @@ class Jobs:
         self, wanted: Filter, sort: Sort, limit: int, cursor: str | None
     ) -> tuple[list[JobView], str | None]:
         """A page of jobs and the cursor of the next. Raises Invalid for a cursor that is not this list's."""
-        return await asyncio.to_thread(self._views.page, wanted, sort, limit, cursor)
+        return await self.read(self._views.page, wanted, sort, limit, cursor)
 
     async def fold(self, id: UUID, namespace: str = "default") -> Job:
         """The job with its recorded steps, from its events. Raises NotFound."""
         await self.get(id, namespace)
-        return await asyncio.to_thread(self._views.fold, id)
+        return await self.read(self._views.fold, id)
 
     async def at_version(self, id: UUID, version: int, namespace: str = "default") -> JobView:
         """The job as it was at a version, folded from the log. Raises NotFound, and Invalid beyond its versions."""
         now = await self.get(id, namespace)
         if not 1 <= version <= now.version:
             raise Invalid(FieldError("at_version", f"must be 1 to {now.version}, the versions of job {id}"))
-        return await asyncio.to_thread(self._folded, id, version)
+        return await self.read(self._folded, id, version)
 
     async def as_of(self, id: UUID, moment: datetime, namespace: str = "default") -> JobView:
         """The job as it was at a moment. Raises NotFound, also before its creation, and Invalid for the future."""
         await self.get(id, namespace)
-        version, now = await asyncio.to_thread(self._views.version_at, id, moment)
+        version, now = await self.read(self._views.version_at, id, moment)
         if moment > now:
             raise Invalid(FieldError("as_of", f"lies in the future; it is {now.isoformat()}"))
         if version == 0:
             raise NotFound(f"job {id} was not created before {moment.isoformat()}")
-        view = await asyncio.to_thread(self._folded, id, version)
+        view = await self.read(self._folded, id, version)
         return structs.replace(view, settled=now - moment > SETTLING)
 
     def _folded(self, id: UUID, version: int) -> JobView:
@@ -371,6 +372,7 @@ class Jobs:
         """Let what is under way end."""
         self._commands.close()
         self._reads.close()
+        self.read.close()
 
 
 def unknown(id: UUID) -> NotFound:

@@ -1,6 +1,5 @@
 """Why a job is where it is, from facts: one question to the store for each."""
 
-import asyncio
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -53,7 +52,7 @@ class Facts(Protocol):
 async def why(jobs: Jobs, facts: Facts, job_id: UUID, namespace: str = "default") -> Why:
     """The reasons for the state of a job. Raises NotFound."""
     job = await jobs.get(job_id, namespace)
-    return Why(job_id=job.id, status=job.status, reasons=await asyncio.to_thread(_reasons, facts, job))
+    return Why(job_id=job.id, status=job.status, reasons=await jobs.read(_reasons, facts, job))
 
 
 def _reasons(facts: Facts, job: JobView) -> list[str]:

@@ -72,9 +72,9 @@ class Service:
         self._listener = Listener(Database(listen), self.news.tell)
         leases = PostgresLeases(self._log.database)
         ledger = PostgresLedger(self._log, self._tell)
-        views = PostgresViews(self._log)
+        views = PostgresViews(self._log.reads)
         self.jobs = Jobs(ledger, views)
-        self.facts = PostgresFacts(self._log.database)
+        self.facts = PostgresFacts(self._log.reads)
         self.following = Following(self.jobs, views, self.news)
         self.reports = Reports(self.jobs, leases)
         self.claims = Claims(ledger, leases, self.news, self.reports.release)
@@ -97,7 +97,7 @@ class Service:
     def readiness(self) -> Ready:
         """Whether the database answers and its schema is ours. Blocks."""
         try:
-            found = health(self._log.database)
+            found = health(self._log.reads)
         except ApplicationError as error:
             return Ready("not-ready", [str(error)], [])
         needed = migrations()[-1].number

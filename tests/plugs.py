@@ -5,9 +5,13 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil  # type: ignore[import-untyped]
 
 from infrastructure.embedded import EmbeddedPostgres
 
@@ -48,3 +52,17 @@ class Plug:
             assert time.monotonic() < until, "the server does not end"
             time.sleep(0.01)
         self._server.stop()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """All its processes stand still meanwhile: connections stay open, and nobody answers."""
+        server = psutil.Process(self._server.pid)
+        server.suspend()  # first, so that it starts no more
+        processes = [server, *server.children()]
+        try:
+            for process in processes[1:]:
+                process.suspend()
+            yield
+        finally:
+            for process in reversed(processes):
+                process.resume()

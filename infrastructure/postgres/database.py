@@ -1,22 +1,41 @@
 """Connections to Postgres: one straight way to get a healthy one, and errors in the application's words."""
 
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import Connection, sql
+from psycopg.abc import PQGen
 
 from application.errors import Unavailable
 from infrastructure.postgres.columns import Column, ColumnDumper
 
 SESSION = "SET idle_in_transaction_session_timeout = '10s'"
 PLANS = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+STATEMENT_TIMEOUT = "SELECT set_config('statement_timeout', %s, false)"
 Query = LiteralString | bytes | sql.Composed
-IDLE = psycopg.pq.TransactionStatus.IDLE
+T = TypeVar("T")
+IDLE, ACTIVE = psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.ACTIVE
+TOO_SLOW = "the database took too long over this; ask for less, or try again"
 CONNECT_TIMEOUT = 2
 """Seconds to wait for a connection; also how soon a caller learns that the database is away."""
+
+
+class PatientConnection(Connection):
+    """Gives up on a server that does not answer, though nobody says that it is gone: one that hangs."""
+
+    patience: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        try:
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == ACTIVE:
+                self.close()  # its answer is still to come, and would be taken for the next one's
+            raise
 
 
 class Database:
@@ -26,21 +45,26 @@ class Database:
     served as soon as the server is back. Safe to share between threads.
     """
 
-    def __init__(self, dsn: str, *, prepare: bool = True, by_index: bool = False) -> None:
+    def __init__(
+        self, dsn: str, *, prepare: bool = True, by_index: bool = False, patience: float | None = None
+    ) -> None:
         """`prepare` off stands for a transaction pooler in between, where a session's settings are not ours.
 
         `by_index`: for statements that only ever look rows up by index: they are planned once, and never as a scan of
         a table that was small when the plan was made.
+
+        `patience`: seconds that a statement may take, on the server and until its answer is here.
         """
         self._dsn = dsn
         self._prepare = prepare
         self._by_index = by_index
+        self._patience = patience
         self._idle: deque[Connection] = deque()
 
     def connect(self) -> Connection:
         """A new connection in autocommit mode. Raises Unavailable when the server does not answer."""
         try:
-            connection = psycopg.connect(
+            connection = PatientConnection.connect(
                 self._dsn,
                 autocommit=True,
                 prepare_threshold=2 if self._prepare else None,
@@ -51,10 +75,13 @@ class Database:
                 keepalives_count=3,
                 tcp_user_timeout=10_000,
             )
+            connection.patience = self._patience
             connection.adapters.register_dumper(Column, ColumnDumper)
             connection.execute("SET TIME ZONE 'UTC'")
             if self._prepare:
                 connection.execute(SESSION)
+            if self._prepare and self._patience is not None:
+                connection.execute(STATEMENT_TIMEOUT, (f"{self._patience:g}s",))
             if self._prepare and self._by_index:
                 connection.execute(PLANS)
         except psycopg.OperationalError as error:
@@ -80,16 +107,19 @@ class Database:
 
         A connection that broke while it was idle is replaced, so that the first caller after an outage is served.
         """
+        begun = time.monotonic()
         for last_try in (False, True):
             connection = self.take()
             try:
                 return connection.execute(query, values, binary=True).fetchall()
+            except psycopg.errors.QueryCanceled as error:
+                raise Unavailable(TOO_SLOW) from error
             except (psycopg.OperationalError, psycopg.errors.InvalidTransactionState) as error:
                 broken = connection.closed or connection.broken
                 if not broken:
                     raise
                 self.close()
-                if last_try:
+                if last_try or (self._patience is not None and time.monotonic() - begun >= self._patience):
                     raise Unavailable() from error
             finally:
                 self.give_back(connection)

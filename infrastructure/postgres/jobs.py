@@ -21,7 +21,7 @@ from domain.events import decode as decode_event
 from domain.ids import first_id
 from domain.job import Job
 from infrastructure.postgres.columns import Column, byteas, float8s, int2s, int4s, int8s, moments, texts, uuids
-from infrastructure.postgres.log import Log
+from infrastructure.postgres.database import Database
 
 LOCK = "SELECT id, version, position FROM jobs WHERE id = ANY(%b::uuid[]) ORDER BY id FOR UPDATE"
 INSERT = """
@@ -135,6 +135,9 @@ SELECT coalesce((
   ), 0),
   EXISTS (SELECT FROM events WHERE notification_id >= safe_position())
 """
+STREAM = """
+SELECT state FROM events WHERE originator_id = %b AND originator_version <= %b ORDER BY originator_version
+"""
 VERSION_AT = """
 SELECT coalesce((
     SELECT max(originator_version) FROM events WHERE originator_id = %b AND recorded_at <= %b
@@ -165,9 +168,8 @@ def move_jobs(connection: Connection, jobs: Sequence[Job], positions: Sequence[i
 class PostgresViews:
     """Answers questions about jobs from the view, and about one job's history from its stream."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._database = log.database
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def jobs(self, ids: Sequence[UUID]) -> list[JobView | None]:
         views = {row[0]: _view(row) for row in self._database.rows(BY_ID, (list(set(ids)),))}
@@ -228,7 +230,8 @@ class PostgresViews:
         return end, lagging
 
     def fold(self, id: UUID, version: int | None = None) -> Job:
-        return self._log.fold(id, to=version)
+        rows = self._database.rows(STREAM, (id, version if version is not None else 2**62))
+        return Job.fold(id, [decode_event(state) for (state,) in rows])
 
     def version_at(self, id: UUID, moment: datetime) -> tuple[int, datetime]:
         ((version, now),) = self._database.rows(VERSION_AT, (id, moment))

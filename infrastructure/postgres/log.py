@@ -31,6 +31,11 @@ class Log(Application[UUID]):
         """Connections for the ledger's batches, which look everything up by index."""
         return cast("Factory", self.factory).batches
 
+    @property
+    def reads(self) -> Database:
+        """Connections for what is read for callers, who wait for two seconds and no longer."""
+        return cast("Factory", self.factory).reads
+
     def stream(self, job_id: UUID, *, after: int = 0, to: int | None = None) -> list[Event]:
         """A job's events with versions above `after`, up to `to`."""
         return [cast("JobEvent", e).event for e in self.events.get(job_id, gt=after, lte=to)]

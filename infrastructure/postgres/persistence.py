@@ -15,6 +15,7 @@ from eventsourcing.persistence import (
 )
 from eventsourcing.utils import resolve_topic
 
+from application.jobs import READ_PATIENCE
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.mapper import EventMapper
 from infrastructure.postgres.recorder import CheckpointRecorder, EventRecorder
@@ -31,6 +32,7 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
         dsn, prepare = self.env.get(DSN, ""), self.env.get(PREPARE, "on") != "off"
         self.database = Database(dsn, prepare=prepare)
         self.batches = Database(dsn, prepare=prepare, by_index=True)
+        self.reads = Database(dsn, prepare=prepare, by_index=True, patience=READ_PATIENCE)
 
     def mapper(self, transcoder: Transcoder | None = None, mapper_class: Any = None) -> Mapper[UUID]:  # type: ignore[override]
         return EventMapper(transcoder or self.transcoder())
@@ -56,3 +58,4 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
     def close(self) -> None:
         self.database.close()
         self.batches.close()
+        self.reads.close()

@@ -34,7 +34,7 @@ class Node:
         self.told: list[Collection[str]] = []
         self.ledger = PostgresLedger(self.log, self.told.append)
         self.leases = PostgresLeases(self.log.database)
-        self.views = PostgresViews(self.log)
+        self.views = PostgresViews(self.log.reads)
 
     def __enter__(self) -> Self:
         return self
