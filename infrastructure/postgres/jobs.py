@@ -1,27 +1,22 @@
 """The inline view of jobs: its row, how it follows the fold, and its queries."""
 
-import hashlib
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from msgspec import UNSET, MsgspecError, Raw, Struct
-from msgspec.json import Decoder, decode, encode
+from msgspec import UNSET, Raw
+from msgspec.json import Decoder, encode
 from psycopg import Connection, sql
-from psycopg.types.json import Jsonb
 
-from application.errors import FieldError, Invalid
 from application.following import History, LogEntry, LogFilter
 from application.jobs import EventView, Filter, JobView, Links, Sort
 from domain.events import Artifact, JobError
 from domain.events import decode as decode_event
-from domain.ids import first_id
 from domain.job import Job
 from infrastructure.postgres.columns import Column, byteas, float8s, int2s, int4s, int8s, moments, texts, uuids
 from infrastructure.postgres.database import Database
+from infrastructure.postgres.lists import Page
 
 LOCK = "SELECT id, version, position FROM jobs WHERE id = ANY(%b::uuid[]) ORDER BY id FOR UPDATE"
 INSERT = """
@@ -125,15 +120,16 @@ ORDER BY n, originator_version
 LOG = """
 SELECT notification_id, namespace, kind, originator_id, originator_version, topic, hash, state
 FROM events JOIN jobs ON jobs.id = originator_id
-WHERE notification_id > %s AND notification_id < safe_position() AND {}
+WHERE notification_id > %s AND notification_id < (SELECT safe_position()) AND {}
 ORDER BY notification_id
 LIMIT %s
 """
 LOG_END = """
 SELECT coalesce((
-    SELECT notification_id FROM events WHERE notification_id < safe_position() ORDER BY notification_id DESC LIMIT 1
+    SELECT notification_id FROM events WHERE notification_id < (SELECT safe_position())
+    ORDER BY notification_id DESC LIMIT 1
   ), 0),
-  EXISTS (SELECT FROM events WHERE notification_id >= safe_position())
+  EXISTS (SELECT FROM events WHERE notification_id >= (SELECT safe_position()))
 """
 STREAM = """
 SELECT state FROM events WHERE originator_id = %b AND originator_version <= %b ORDER BY originator_version
@@ -177,34 +173,19 @@ class PostgresViews:
 
     def page(self, wanted: Filter, sort: Sort, limit: int, cursor: str | None) -> tuple[list[JobView], str | None]:
         """Newest first, oldest first (both by id, which begins with the moment of creation), or latest moved first."""
-        list_id = hashlib.sha256(encode((wanted, sort))).digest()[:6]
         views: list[JobView] = []
         room = MOST_BYTES
         while True:
-            count = min(limit + 1 - len(views), ROWS)
-            rows = self._rows(wanted, sort, count, cursor, list_id)
+            page = Page(wanted, sort, min(limit + 1 - len(views), ROWS), cursor)
+            rows = self._database.rows(page.query(COLUMNS), page.values)
             for row in rows:
                 if len(views) == limit or (views and room <= 0):
-                    return views, _cursor(views[-1], list_id)
+                    return views, page.cursor(views[-1])
                 views.append(_view(row))
                 room -= len(row[11]) + len(row[12] or b"")
-            if len(rows) < count:
+            if len(rows) < page.count:
                 return views, None
-            cursor = _cursor(views[-1], list_id)
-
-    def _rows(
-        self, wanted: Filter, sort: Sort, count: int, cursor: str | None, list_id: bytes
-    ) -> list[tuple[Any, ...]]:
-        conditions, values = _conditions(wanted)
-        if cursor is not None:
-            condition, bounds = _after(cursor, sort, list_id)
-            conditions.append(condition)
-            values.extend(bounds)
-        orders = {"-created_at": "id DESC", "created_at": "id", "-updated_at": "updated_at DESC, id DESC"}
-        query = sql.SQL(
-            "SELECT {} FROM jobs LEFT JOIN leases ON leases.job_id = id WHERE {} ORDER BY {} LIMIT %s"
-        ).format(sql.SQL(COLUMNS), sql.SQL(" AND ").join(conditions), sql.SQL(orders[sort]))
-        return self._database.rows(query, [*values, count])
+            cursor = page.cursor(views[-1])
 
     def histories(self, wanted: Sequence[History]) -> list[list[EventView]]:
         columns = ([w.job_id for w in wanted], [w.after for w in wanted], [w.limit for w in wanted])
@@ -349,56 +330,3 @@ def _log_conditions(wanted: LogFilter | None) -> tuple[list[sql.Composable], lis
         conditions.append(sql.SQL("recorded_at < %s"))
         values.append(wanted.end)
     return conditions, values
-
-
-def _conditions(wanted: Filter) -> tuple[list[sql.Composable], list[Any]]:
-    """The WHERE clauses of a filter and their values, in order."""
-    conditions: list[sql.Composable] = [sql.SQL("namespace = %s")]
-    values: list[Any] = [wanted.namespace]
-    for column in ("kind", "queue"):
-        if alternatives := getattr(wanted, column):
-            conditions.append(sql.SQL("{} = ANY(%s)").format(sql.Identifier(column)))
-            values.append(list(alternatives))
-    if wanted.worker:
-        conditions.append(sql.SQL("jobs.worker = ANY(%s)"))
-        values.append(list(wanted.worker))
-    if wanted.status:
-        scheduled = sql.SQL("(jobs.status = 'queued' AND run_at > clock_timestamp())")
-        plain = sql.SQL("jobs.status = ANY(%s)")
-        conditions.append(sql.SQL("({} OR {})").format(plain, scheduled) if "scheduled" in wanted.status else plain)
-        values.append([status for status in wanted.status if status != "scheduled"])
-    if wanted.label:
-        conditions.append(sql.SQL("({})").format(sql.SQL(" OR ").join([sql.SQL("labels @> %s")] * len(wanted.label))))
-        values.extend(Jsonb({key: value}) for key, value in wanted.label)
-    if wanted.created_after:
-        conditions.append(sql.SQL("created_at > %s AND id >= %s"))
-        values.extend((wanted.created_after, first_id(wanted.created_after)))
-    if wanted.created_before:
-        conditions.append(sql.SQL("created_at < %s AND id < %s"))
-        values.extend((wanted.created_before, first_id(wanted.created_before)))
-    return conditions, values
-
-
-class _Cursor(Struct, array_like=True, forbid_unknown_fields=True):
-    list_id: bytes
-    id: UUID
-    updated_at: datetime
-
-
-def _cursor(last: JobView, list_id: bytes) -> str:
-    return urlsafe_b64encode(encode(_Cursor(list_id, last.id, last.updated_at))).decode()
-
-
-def _after(cursor: str, sort: Sort, list_id: bytes) -> tuple[sql.Composable, tuple[Any, ...]]:
-    """What comes after a cursor. Raises Invalid unless it was given out for this very list."""
-    try:
-        place = decode(urlsafe_b64decode(cursor), type=_Cursor)
-    except (MsgspecError, Base64Error, ValueError) as error:
-        raise Invalid(FieldError("cursor", "is none that was given out here; begin again without it")) from error
-    if place.list_id != list_id:
-        raise Invalid(FieldError("cursor", "was given out for another filter or order; begin again without it"))
-    if sort == "-created_at":
-        return sql.SQL("id < %s"), (place.id,)
-    if sort == "created_at":
-        return sql.SQL("id > %s"), (place.id,)
-    return sql.SQL("(updated_at, id) < (%s, %s)"), (place.updated_at, place.id)

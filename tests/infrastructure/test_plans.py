@@ -1,0 +1,350 @@
+"""Plans that do not turn: among a million jobs each hot query reads by index, and little more than it answers.
+
+The server itself explains what it was sent (auto_explain), so that what is judged is what the product asks, by its own
+connections and prepared as it prepares.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from msgspec import Struct
+from psycopg import Connection
+from psycopg.errors import Diagnostic
+
+from application.following import History
+from application.jobs import Filter, JobView, Sort
+from application.ledger import IdempotencyKey
+from application.reports import Beat
+from infrastructure.postgres.database import Database
+from infrastructure.postgres.idempotency import KeysOfBatch
+from infrastructure.postgres.jobs import PostgresViews
+from infrastructure.postgres.leases import PostgresLeases
+from infrastructure.postgres.schema import health
+from infrastructure.postgres.why import PostgresFacts
+from tests.infrastructure import million
+
+EXPLAIN = """
+LOAD 'auto_explain';
+SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on; SET auto_explain.log_buffers = on;
+SET auto_explain.log_format = json; SET auto_explain.log_level = notice; SET auto_explain.log_timing = off;
+"""
+SORTS: tuple[Sort, ...] = ("-created_at", "created_at", "-updated_at")
+PAGE = 50
+LANES = 500
+"""A page reads as many jobs of each lane as it may need; here are some 100 lanes of each status."""
+LEASES = 2 * million.HELD + 2_000
+"""Jobs that workers hold are looked at one by one where no order of theirs is kept."""
+
+
+class Plan(Struct):
+    """What the server did for one statement."""
+
+    query: str
+    nodes: list[dict[str, Any]]
+
+    @property
+    def scanned(self) -> set[str]:
+        """The tables that were read from end to end."""
+        scans = [node for node in self.nodes if node["Node Type"] == "Seq Scan" and node["Actual Loops"]]
+        return {str(node["Relation Name"]) for node in scans if node["Actual Rows"] or _removed(node)}
+
+    @property
+    def rows(self) -> int:
+        """Rows that were read of tables, those that did not fit included."""
+        tables = [node for node in self.nodes if "Relation Name" in node]
+        return int(sum((node["Actual Rows"] + _removed(node)) * node["Actual Loops"] for node in tables))
+
+    @property
+    def buffers(self) -> int:
+        return int(self.nodes[0]["Shared Hit Blocks"] + self.nodes[0]["Shared Read Blocks"])
+
+
+class Explained(Database):
+    """A database whose server tells how it did what was asked."""
+
+    def __init__(self, dsn: str, *, prepare: bool = True, by_index: bool = False) -> None:
+        super().__init__(dsn, prepare=prepare, by_index=by_index)
+        self.plans: list[Plan] = []
+
+    def connect(self) -> Connection:
+        connection = super().connect()
+        connection.execute(EXPLAIN)
+        connection.add_notice_handler(self._hear)
+        return connection
+
+    def _hear(self, told: Diagnostic) -> None:
+        if found := re.search(r"plan:\n(\{.*)", told.message_primary or "", re.DOTALL):
+            plan = json.loads(found[1])
+            self.plans.append(Plan(plan["Query Text"], list(_nodes(plan["Plan"]))))
+
+    @contextmanager
+    def judging(self, rows: int, buffers: int, scanned: frozenset[str] = frozenset()) -> Iterator[None]:
+        """What is asked meanwhile reads so many rows and buffers at the most, and no other table from end to end."""
+        self.plans.clear()
+        yield
+        assert self.plans
+        for plan in self.plans:
+            assert plan.scanned <= scanned, plan.query
+            assert plan.rows <= rows, plan.query
+            assert plan.buffers <= buffers, plan.query
+
+
+def _removed(node: dict[str, Any]) -> int:
+    return int(node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0))
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
+
+
+@pytest.fixture(scope="module")
+def full(dsn: str) -> str:
+    """The module's database with a million jobs in it."""
+    million.fill(dsn)
+    return dsn
+
+
+@pytest.fixture(scope="module")
+def ask(full: str) -> Iterator[Callable[..., list[Any]]]:
+    """Asks the database directly; the first column of each row."""
+    with psycopg.connect(full, autocommit=True) as connection:
+        yield lambda query, *values: [row[0] for row in connection.execute(query, values or None)]
+
+
+@pytest.fixture(scope="module")
+def reads(full: str) -> Iterator[Explained]:
+    """As `Log.reads`."""
+    database = Explained(full, by_index=True)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def plain(full: str) -> Iterator[Explained]:
+    """As `Log.database`, whose plans the server makes, and makes generic after five times, as it thinks best."""
+    database = Explained(full)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def pooled(full: str) -> Iterator[Explained]:
+    """As `Log.reads` behind a transaction pooler."""
+    database = Explained(full, prepare=False, by_index=True)
+    yield database
+    database.close()
+
+
+NOW = datetime.now(UTC)
+FILTERS: dict[str, tuple[dict[str, Any], int]] = {
+    "everything": ({}, 3 * LANES * PAGE + LEASES),
+    "queued": ({"status": ("queued",)}, LANES * PAGE),
+    "scheduled": ({"status": ("scheduled",)}, LANES * PAGE),
+    "running": ({"status": ("running",)}, LEASES),
+    "cancelling": ({"status": ("cancelling",)}, LEASES),
+    "completed": ({"status": ("completed",)}, LANES * PAGE),
+    "failed": ({"status": ("failed",)}, LANES * PAGE),
+    "cancelled": ({"status": ("cancelled",)}, LANES * PAGE),
+    "two statuses": ({"status": ("failed", "cancelled")}, LANES * PAGE),
+    "queued or running": ({"status": ("queued", "running")}, LANES * PAGE + LEASES),
+    "a kind": ({"kind": ("kind-1",)}, LANES * PAGE + LEASES),
+    "a rare kind": ({"kind": ("rare",)}, LEASES),
+    "a retired kind": ({"kind": ("retired",)}, LANES * PAGE + LEASES),
+    "an unknown kind": ({"kind": ("nothing",)}, LEASES),
+    "two kinds": ({"kind": ("kind-1", "rare")}, LANES * PAGE + LEASES),
+    "a queue": ({"queue": ("queue-3",)}, LANES * PAGE + LEASES),
+    "a rare queue": ({"queue": ("rare",)}, LEASES),
+    "a retired queue": ({"queue": ("retired",)}, LEASES),
+    "a label": ({"label": (("team", "3"),)}, 20_000),
+    "a rare label": ({"label": (("customer", "rare"),)}, 20_000),
+    "an unknown label": ({"label": (("customer", "none"),)}, 20_000),
+    "a label of many": ({"label": (("tier", "gold"),)}, 105_000),
+    "a worker": ({"worker": ("worker-2",)}, 105_000),
+    "the last worker": ({"worker": ("worker-8",)}, 105_000),
+    "a rare worker": ({"worker": ("rare",)}, 40_000),
+    "an unknown worker": ({"worker": ("nobody",)}, 20_000),
+    "created after": ({"created_after": NOW - timedelta(days=200)}, LANES * PAGE + LEASES),
+    "created before": ({"created_before": NOW - timedelta(days=400)}, LANES * PAGE + LEASES),
+    "created on a day": (
+        {"created_after": NOW - timedelta(days=500), "created_before": NOW - timedelta(days=499)},
+        6_000,
+    ),
+    # What waits is not kept apart by namespace: 200 000 jobs of the other one are passed over.
+    "another namespace": ({"namespace": "other"}, 260_000),
+    "status and kind": ({"status": ("failed",), "kind": ("kind-1",)}, LANES * PAGE),
+    "status and rare kind": ({"status": ("completed",), "kind": ("rare",)}, 1_000),
+    "status and queue": ({"status": ("queued",), "queue": ("queue-3",)}, LANES * PAGE),
+    "queue and kind": ({"queue": ("queue-3",), "kind": ("kind-1",)}, LEASES),
+    "status and worker": ({"status": ("failed",), "worker": ("worker-2",)}, 105_000),
+    "running of a worker": ({"status": ("running",), "worker": ("worker-8",)}, 105_000),
+    "status and label": ({"status": ("failed",), "label": (("tier", "gold"),)}, LANES * PAGE),
+    "status and rare label": ({"status": ("completed",), "label": (("customer", "rare"),)}, 20_000),
+    "kind and label": ({"kind": ("rare",), "label": (("tier", "gold"),)}, LANES * PAGE + LEASES),
+    "status and span": ({"status": ("completed",), "created_after": NOW - timedelta(days=500)}, LANES * PAGE),
+}
+"""Filters, and the rows that a page of each may read."""
+
+
+def expected(connection: Connection, wanted: Filter, sort: Sort) -> list[UUID]:
+    """The first two pages, by the plainest statement there is."""
+    conditions, values = ["namespace = %s"], [wanted.namespace, *[list(v) for v in _alternatives(wanted).values()]]
+    conditions += [f"{name} = ANY(%s)" for name in _alternatives(wanted)]
+    conditions += ["status = 'queued' AND run_at > now()"] * ("scheduled" in wanted.status)
+    conditions += [f"labels ->> '{name}' = '{value}'" for name, value in wanted.label]
+    for moment, beyond in ((wanted.created_after, ">"), (wanted.created_before, "<")):
+        if moment:
+            conditions.append(f"created_at {beyond} '{moment.isoformat()}'")
+    order = {"-created_at": "id DESC", "created_at": "id", "-updated_at": "updated_at DESC, id DESC"}[sort]
+    query = f"SELECT id FROM jobs WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT {2 * PAGE}"
+    return [row[0] for row in connection.execute(query.encode(), values)]
+
+
+def _alternatives(wanted: Filter) -> dict[str, tuple[str, ...]]:
+    statuses = tuple(status for status in wanted.status if status != "scheduled")
+    given = {"status": statuses, "kind": wanted.kind, "queue": wanted.queue, "worker": wanted.worker}
+    return {name: values for name, values in given.items() if values}
+
+
+def two_pages(views: PostgresViews, wanted: Filter, sort: Sort) -> list[JobView]:
+    found, cursor = views.page(wanted, sort, PAGE, None)
+    return found + (views.page(wanted, sort, PAGE, cursor)[0] if cursor else [])
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("name", FILTERS)
+class TestLists:
+    def test_a_page_reads_little_and_is_right(self, full: str, reads: Explained, name: str, sort: Sort) -> None:
+        fields, rows = FILTERS[name]
+        wanted = Filter(**fields)
+        with reads.judging(rows, 5 * rows):
+            found = two_pages(PostgresViews(reads), wanted, sort)
+        with psycopg.connect(full) as connection:
+            assert [view.id for view in found] == expected(connection, wanted, sort)
+
+    def test_it_does_where_the_server_plans_as_it_likes(self, pooled: Explained, name: str, sort: Sort) -> None:
+        fields, rows = FILTERS[name]
+        with pooled.judging(rows, 5 * rows, frozenset({"leases"})):
+            two_pages(PostgresViews(pooled), Filter(**fields), sort)
+
+
+def test_everything_is_listed_from_one_end(reads: Explained) -> None:
+    for sort in SORTS[:2]:
+        with reads.judging(2 * PAGE + 10, 500):
+            two_pages(PostgresViews(reads), Filter(), sort)
+
+
+def test_a_plan_does_not_turn_after_five_times(reads: Explained) -> None:
+    for sort in SORTS:
+        with reads.judging(LANES * PAGE, 5 * LANES * PAGE):
+            for _ in range(8):
+                PostgresViews(reads).page(Filter(status=("failed",)), sort, PAGE, None)
+        assert len({plan.rows for plan in reads.plans}) == 1
+
+
+class TestOneJob:
+    def test_status_by_id(self, reads: Explained, ask: Callable[..., list[Any]]) -> None:
+        (id,) = ask("SELECT id FROM seed WHERE n = 500000")
+        with reads.judging(2, 10):
+            for _ in range(8):
+                assert PostgresViews(reads).jobs([id]) != [None]
+
+    def test_a_batch_of_ids(self, reads: Explained, ask: Callable[..., list[Any]]) -> None:
+        ids = ask("SELECT id FROM seed WHERE n %% %s = 4", 2000)
+        with reads.judging(len(ids) + million.HELD, 8 * len(ids)):
+            for _ in range(8):
+                assert None not in PostgresViews(reads).jobs(ids)
+
+    def test_versions(self, reads: Explained, ask: Callable[..., list[Any]]) -> None:
+        ids = ask("SELECT id FROM seed WHERE n %% %s = 4", 200)
+        with reads.judging(len(ids), 5 * len(ids)):
+            for _ in range(8):
+                assert len(PostgresViews(reads).versions(ids)) == len(ids)
+
+    def test_histories_are_read_in_the_partitions_of_their_months(
+        self, reads: Explained, ask: Callable[..., list[Any]]
+    ) -> None:
+        ids = ask("SELECT id FROM seed WHERE version = 3 AND n %% %s = 0 LIMIT 400", 1400)
+        with reads.judging(3 * len(ids), 8 * len(ids)):
+            for _ in range(8):
+                histories = PostgresViews(reads).histories([History(id, 0) for id in ids])
+                assert {len(history) for history in histories} == {3}
+
+    def test_the_version_and_the_position_at_a_moment(self, reads: Explained, ask: Callable[..., list[Any]]) -> None:
+        (id,) = ask("SELECT id FROM seed WHERE n = 400000")
+        with reads.judging(3, 12):
+            for _ in range(8):
+                assert PostgresViews(reads).version_at(id, NOW)[0] == 3
+                assert PostgresViews(reads).position_of(id, 2) > 0
+
+
+class TestTheWholeLog:
+    def test_a_page_after_a_position(self, reads: Explained, ask: Callable[..., list[Any]]) -> None:
+        (late,) = ask("SELECT notification_id FROM events ORDER BY notification_id DESC OFFSET 1000 LIMIT 1")
+        for after in (0, late):
+            with reads.judging(2 * 201 + 2 * million.PARTITIONS, 8 * 201):
+                for _ in range(8):
+                    assert len(PostgresViews(reads).log(after, 201, None)) == 201
+
+    def test_its_end(self, reads: Explained) -> None:
+        with reads.judging(2 * million.PARTITIONS, 10 * million.PARTITIONS):
+            for _ in range(8):
+                end, lagging = PostgresViews(reads).log_end()
+                assert (end > 0, lagging) == (True, False)
+
+    def test_the_state_of_the_schema(self, reads: Explained) -> None:
+        with reads.judging(2 * million.PARTITIONS, 10 * million.PARTITIONS, frozenset({"migrations", "log_epoch"})):
+            assert health(reads).positions_rise
+
+
+class TestWhy:
+    def test_the_jobs_ahead_are_counted_lane_by_lane(self, reads: Explained, ask: Callable[..., list[Any]]) -> None:
+        (id,) = ask("SELECT id FROM jobs WHERE status = 'queued' AND queue = 'queue-3' ORDER BY priority, id LIMIT 1")
+        (job,) = PostgresViews(reads).jobs([id])
+        assert job
+        (ahead,) = ask(
+            "SELECT count(*) FROM jobs WHERE status = 'queued' AND queue = 'queue-3' AND run_at <= now() AND "
+            "(priority > %s OR priority = %s AND (run_at, id) < (%s, %s))",
+            job.priority,
+            job.priority,
+            job.run_at,
+            id,
+        )
+        with reads.judging(50_000 + 2 * million.HELD, 150_000):
+            for _ in range(8):
+                assert PostgresFacts(reads).queue(job, 10_000).ahead == ahead
+
+
+class TestLeases:
+    def test_a_thousand_heartbeats(self, plain: Explained, ask: Callable[..., list[Any]]) -> None:
+        ids = ask("SELECT job_id FROM leases WHERE worker = 'worker-8' LIMIT 1000")
+        beats = [Beat(id, 1, "worker-8") for id in ids]
+        with plain.judging(3_000 + million.HELD, 30_000, frozenset({"leases"})):
+            for _ in range(8):
+                assert all(lease and lease.extended for lease in PostgresLeases(plain).extend(beats))
+
+    def test_what_a_claim_holds_and_what_has_run_out(self, plain: Explained) -> None:
+        with plain.judging(million.HELD, 2_000, frozenset({"leases"})):
+            for _ in range(8):
+                assert PostgresLeases(plain).held_by("worker-8", "claim-6830")
+                assert PostgresLeases(plain).expired(60.0, 1000) == []
+
+
+def test_idempotency_keys_are_taken_and_looked_up_by_index(full: str) -> None:
+    database = Explained(full, by_index=True)
+    keys = [IdempotencyKey("default", f"key-{n}", b"x") for n in range(1, 101)]
+    with database.judging(len(keys), 20 * len(keys)):
+        for _ in range(8):
+            with database.connection() as connection:
+                connection.execute("BEGIN")
+                assert KeysOfBatch.request(connection, keys).read().answered  # type: ignore[union-attr]
+                connection.rollback()
+    database.close()
