@@ -390,6 +390,46 @@ def test_the_jobs_of_one_batch_are_paged_without_doubles(service: "Service", lis
     assert listing.walk(limit=9, sort="created_at") == ids
 
 
+@pytest.mark.parametrize("sort", ["-created_at", "created_at", "-updated_at"])
+def test_jobs_in_every_state_are_paged_in_one_order(
+    service: "Service", listing: Listing, queue: str, sort: str
+) -> None:
+    retried, failed, done, running, cancelling = (
+        listing.create(queue=f"{queue}-{n}", max_attempts=1 if n == 1 else 2) for n in range(5)
+    )
+    broken = {"attempt": 1, "type": "failed", "error": {"type": "Broken", "message": "it broke"}}
+    for n in (4, 2, 0, 3, 1):
+        service.claim(f"{queue}-{n}")
+    service.report({"job_id": retried, **broken}, {"job_id": done, "attempt": 1, "type": "completed"})
+    service.cancel(cancelling)
+    later, fresh, cancelled = listing.create(run_at="2040-01-01T00:00:00Z"), listing.create(), listing.create()
+    service.cancel(cancelled)
+    service.report({"job_id": failed, **broken})
+    jobs = [service.job(id) for id in (retried, failed, done, running, cancelling, later, fresh, cancelled)]
+    assert {job["status"] for job in jobs} == {"queued", "running", "cancelling", "completed", "failed", "cancelled"}
+    key = "updated_at" if sort == "-updated_at" else "created_at"
+    ordered = sorted(jobs, key=lambda job: (job[key], job["id"]), reverse=sort.startswith("-"))
+    for limit in (1, 3, 8):
+        assert listing.walk(limit=limit, sort=sort) == [job["id"] for job in ordered]
+
+
+def test_jobs_that_stay_as_they_are_are_paged_once_while_others_move(service: "Service", listing: Listing) -> None:
+    ids = [listing.create() for _ in range(9)]
+    params = {"kind": listing.kind, "sort": "-updated_at", "limit": "3"}
+    found, moved = [], []
+    for other in (ids[8], ids[0], ids[4]):
+        page = service.http.get("/v1/jobs", params=params).json()
+        found += [job["id"] for job in page["items"]]
+        service.cancel(other)
+        moved.append(other)
+        if page["next"] is None:
+            break
+        params["cursor"] = page["next"]
+    stayed = [id for id in reversed(ids) if id not in moved]
+    assert [id for id in found if id in stayed] == stayed
+    assert len(found) == len(set(found))
+
+
 def test_the_link_header_leads_to_the_next_page_of_the_same_list(service: "Service", listing: Listing) -> None:
     ids = [listing.create(labels={"a": "b&c=é"}) for _ in range(3)]
     params = {"kind": listing.kind, "label": "a:b&c=é", "limit": "2"}
