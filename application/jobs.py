@@ -11,6 +11,7 @@ from application.batcher import Batcher
 from application.commands import Command, execute
 from application.errors import FieldError, IdempotencyMismatch, Invalid, NotFound, PreconditionFailed
 from application.ledger import Answered, Batch, IdempotencyKey, Ledger
+from application.payload import Payload
 from application.readers import Readers
 from domain.events import Artifact, Created, JobError
 from domain.job import Cause, Job
@@ -24,6 +25,14 @@ READ_PATIENCE = 2.0
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 Reason: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2000)]
 Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
+Due: TypeAlias = Annotated[
+    datetime,
+    Meta(
+        tz=True,
+        description="In the years 1970 to 2999; what is past is due at once.",
+        extra_json_schema={"pattern": "^(19[7-9][0-9]|2[0-9]{3})-"},
+    ),
+]
 
 
 class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,10 +47,10 @@ class NewJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client asks for. Durations are in seconds; a higher priority goes first."""
 
     kind: Name
-    input: Raw
+    input: Payload
     queue: Name = "default"
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
-    run_at: Moment | None = None
+    run_at: Due | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 3
     retry: Retry | None = None
     heartbeat_timeout: Annotated[float, Meta(ge=0.1, le=DAY)] = 30.0

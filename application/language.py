@@ -8,6 +8,7 @@ from msgspec import Meta
 
 MAX_QUESTION = 256 * 1024
 """Bytes of UTF-8 a question may have."""
+NOT_BLANK = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 
 QuestionType = Literal["coding", "maths", "science", "reasoning", "factual", "other"]
 Difficulty = Literal["easy", "medium", "hard"]
@@ -18,12 +19,12 @@ ReportProgress = Callable[[float], Awaitable[None]]
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What somebody asks, without the blanks (or byte order mark) around it.
+    """What somebody asks. Blanks (and a byte order mark) around it are dropped.
 
-    Raises ValueError when nothing is left, for a NUL, and over `MAX_QUESTION`.
+    Nothing but blanks, a NUL, and more than 256 KiB of UTF-8 are refused.
     """
 
-    question: str
+    question: Annotated[str, Meta(extra_json_schema={"pattern": NOT_BLANK})]
 
     def __post_init__(self) -> None:
         text = self.question.removeprefix("\ufeff").strip()

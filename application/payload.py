@@ -1,9 +1,9 @@
 """The limits that JSON from outside must keep, checked on the bytes before anything is recorded."""
 
 import re
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from msgspec import MsgspecError
+from msgspec import Meta, MsgspecError, Raw
 from msgspec.json import decode
 
 from application.errors import FieldError, Invalid, TooLarge
@@ -12,6 +12,12 @@ LARGEST = 256 * 1024
 """Bytes that a job's input, its result, or a step's output may have."""
 DEEPEST = 64
 """Levels of arrays and objects, the outermost being the first."""
+Payload: TypeAlias = Annotated[
+    Raw,
+    Meta(
+        description="Any JSON of 256 KiB and 64 levels at most, without NUL in its strings. It is kept as it was sent."
+    ),
+]
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 

@@ -13,7 +13,7 @@ from application.claims import ClaimedJob
 from application.errors import ApplicationError, FieldError, Invalid
 from application.jobs import DAY, Jobs, Name, Reason, unknown
 from application.ledger import Batch
-from application.payload import check_size
+from application.payload import Payload, check_size
 from domain.events import Artifact, Event, JobError
 from domain.job import Cause, Job
 from domain.refusals import JobFinished, LeaseLost
@@ -36,8 +36,8 @@ class ProgressReport(Report, frozen=True, kw_only=True, tag="progressed"):
     progress: Annotated[float, Meta(ge=0, le=1)] | None = None
     step: Name | None = None
     message: Annotated[str, Meta(max_length=2000)] | None = None
-    output: Raw | UnsetType = UNSET
-    handle: Raw | UnsetType = UNSET
+    output: Payload | UnsetType = UNSET
+    handle: Payload | UnsetType = UNSET
 
     def decide(self, job: Job, worker: str, cause: Cause) -> list[Event]:
         if self.step is None and (self.output is not UNSET or self.handle is not UNSET):
@@ -60,7 +60,7 @@ class ProgressReport(Report, frozen=True, kw_only=True, tag="progressed"):
 class CompletionReport(Report, frozen=True, kw_only=True, tag="completed"):
     """The attempt succeeded."""
 
-    result: Raw | UnsetType = UNSET
+    result: Payload | UnsetType = UNSET
 
     def decide(self, job: Job, worker: str, cause: Cause) -> list[Event]:
         result = Raw(b"null") if self.result is UNSET else self.result
@@ -73,7 +73,7 @@ class ReportedError(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     type: Name
     message: Annotated[str, Meta(max_length=10_000)]
-    detail: Raw | UnsetType = UNSET
+    detail: Payload | UnsetType = UNSET
 
 
 class FailureReport(Report, frozen=True, kw_only=True, tag="failed"):

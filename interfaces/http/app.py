@@ -3,9 +3,9 @@
 from typing import Any
 
 from litestar import Litestar
-from litestar.datastructures import State
+from litestar.datastructures import MutableScopeHeaders, State
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from interfaces.http.artifacts import get_artifact, list_artifacts
 from interfaces.http.events import get_log
@@ -56,10 +56,19 @@ def create_app(service: Any) -> ASGIApp:
         ],
         state=State({"service": service}),
         exception_handlers={Exception: answer_problem},
+        before_send=[_allow_all_methods],
         openapi_config=None,
         logging_config=None,
     )
     return only_from_loopback(_with_head(app))
+
+
+async def _allow_all_methods(message: Message, scope: Scope) -> None:
+    """litestar answers OPTIONS with the methods of the first handler of an address; there may be more."""
+    if message["type"] == "http.response.start" and scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS":
+        routes = (route for route in scope["litestar_app"].routes if route.path == scope.get("path_template"))
+        for route in routes:
+            MutableScopeHeaders(message)["Allow"] = ", ".join(sorted(route.methods))
 
 
 def _with_head(app: ASGIApp) -> ASGIApp:

@@ -63,7 +63,7 @@ class LogQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={"begin":
     """`after` is a position; `from` and `to` bound the events' times, the second one exclusively."""
 
     after: Position | None = None
-    type: list[Name] = []
+    type: list[Annotated[str, Meta(extra_json_schema={"enum": sorted(TAGS.values())})]] = []
     kind: list[Name] = []
     actor: list[Name] = []
     begin: Moment | None = None
@@ -80,9 +80,7 @@ async def get_log(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     wanted = LogFilter(
         type=tuple(asked.type), kind=tuple(asked.kind), actor=tuple(asked.actor), begin=asked.begin, end=asked.end
     )
-    after = int(asked.after or 0)
-    if after > LARGEST:
-        raise Invalid(FieldError("after", "is no position of this log"))
+    after = min(int(asked.after or 0), LARGEST)
     following: Following = request.app.state.service.following
     enveloped, seen = asked.format is not None, last_event_id(request)
     match wanted_format(request):

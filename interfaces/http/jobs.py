@@ -36,6 +36,7 @@ from interfaces.http.requests import (
     BODY,
     LARGE_BODY,
     asked,
+    if_match,
     job_id,
     json_body,
     off_the_loop,
@@ -63,6 +64,13 @@ from interfaces.http.streams import (
 MOST_IN_BATCH = 10_000
 LONGEST_WAIT = 60
 LINES_PAGE = 100
+Cursor = Annotated[
+    str,
+    Meta(
+        pattern="^[A-Za-z0-9_-]{1,500}={0,2}$",
+        description="The `next` of a page of the same list: the same filters, in the same order. Any other is refused.",
+    ),
+]
 
 
 class NewJobs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,13 +119,13 @@ class JobsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     status: list[Literal["queued", "running", "cancelling", "completed", "failed", "cancelled", "scheduled"]] = []
     kind: list[Name] = []
     queue: list[Name] = []
-    label: list[Annotated[str, Meta(pattern="^[^:]+:")]] = []
+    label: list[Annotated[str, Meta(pattern=r"^[^:\u0000]+:[^\u0000]*$", description="name:value")]] = []
     worker: list[Name] = []
     created_after: Moment | None = None
     created_before: Moment | None = None
     sort: Sort = "-created_at"
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
-    cursor: str | None = None
+    cursor: Cursor | None = None
 
     def filter(self) -> Filter:
         return Filter(
@@ -247,9 +255,7 @@ async def get_events(request: Request[Any, Any, Any]) -> Response[bytes] | Strea
 async def cancel_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     id, wanted = job_id(request), await json_body(request, Cancellation)
-    command = Cancel(
-        job_id=id, reason=wanted.reason, asked=asked(request), if_match=versions(request.headers.get("if-match"))
-    )
+    command = Cancel(job_id=id, reason=wanted.reason, asked=asked(request), if_match=if_match(request))
     return await answer_job(request, await _jobs(request).execute(command))
 
 
@@ -262,7 +268,7 @@ async def retry_job(request: Request[Any, Any, Any]) -> JSONAnswer:
         reason=wanted.reason,
         afresh=wanted.afresh,
         asked=asked(request, await request.body()),
-        if_match=versions(request.headers.get("if-match")),
+        if_match=if_match(request),
     )
     return await answer_job(request, await _jobs(request).execute(command))
 
@@ -336,8 +342,8 @@ def _matches(if_none_match: str | None, version: int) -> bool:
 def _check(new: NewJob) -> None:
     """Raises TooLarge for too much input, and Invalid for a moment outside the calendar."""
     check_size(bytes(new.input), "input")
-    if new.run_at is not None and not 1970 < new.run_at.year < 9999:
-        raise Invalid(FieldError("run_at", "must lie between the years 1971 and 9998"))
+    if new.run_at is not None and not 1970 <= new.run_at.year <= 2999:
+        raise Invalid(FieldError("run_at", "must lie in the years 1970 to 2999"))
 
 
 def _check_in_batch(new: NewJob) -> None:

@@ -1,6 +1,8 @@
 """The OpenAPI 3.1 description, made from the very types that requests are read as and answers are written from."""
 
+from collections.abc import Iterable
 from importlib.metadata import version
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -11,7 +13,7 @@ from msgspec.json import encode, schema_components
 from application.claims import Claim
 from application.differences import Diff
 from application.jobs import JobView, NewJob
-from application.language import Question
+from application.language import NOT_BLANK, Question
 from application.why import Why
 from interfaces.http.artifacts import ArtifactPage
 from interfaces.http.events import CloudEventPage, LogPage, LogQuery
@@ -28,7 +30,9 @@ from interfaces.http.jobs import (
     NewJobs,
     RetryRequest,
 )
+from interfaces.http.links import links
 from interfaces.http.problems import KINDS, PROBLEM_JSON, Problem
+from interfaces.http.requests import ENTITY_TAGS, IDEMPOTENCY_KEY, LONGEST_KEY
 from interfaces.http.streams import NDJSON, SSE
 from interfaces.http.visualizations import VisualizationView
 from interfaces.http.workers import ClaimedJobs, ReportResults, ReportsRequest
@@ -36,6 +40,8 @@ from interfaces.http.workers import ClaimedJobs, ReportResults, ReportsRequest
 Json = dict[str, Any]
 REF = "#/components/schemas/{name}"
 ID = "01a20032-d14b-79ae-8f97-c9b5fd507266"
+WITHOUT_NUL = r"^[^\u0000]*$"
+"""What every string in a request must be."""
 
 
 class Answer(Struct, frozen=True):
@@ -82,9 +88,13 @@ HEADERS: dict[str, Json] = {
 REQUEST_HEADERS: dict[str, Json] = {
     "Idempotency-Key": {
         "description": "A name for this request, kept for 24 hours: sent again, it is answered with the same jobs.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+        "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY, "maxLength": LONGEST_KEY},
     },
-    "If-Match": {"description": 'Act only on this version of the job: "3"', "schema": {"type": "string"}},
+    "If-Match": {
+        "description": 'Act only on this version of the job: "3"',
+        "schema": {"type": "string", "pattern": ENTITY_TAGS},
+        "example": '"3"',
+    },
     "If-None-Match": {"description": 'Answer 304 for this version: "3"', "schema": {"type": "string"}},
     "Prefer": {
         "description": "wait=20: hold the answer, 60 s at most, until the job moves on from the version that "
@@ -330,9 +340,13 @@ def describe() -> Json:
     ordered = sorted(types, key=lambda t: t.__name__)
     schemas, components = schema_components(ordered, ref_template=REF)
     refs = dict(zip(ordered, schemas, strict=True))
+    _tidy(components)
+    _refuse_nul((t.__name__ for o in OPERATIONS for t in (o.body, o.query) if t), components)
     paths: dict[str, Json] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation, refs, components)
+    for query in {o.query for o in OPERATIONS if o.query}:  # described as parameters, one by one
+        del components[query.__name__]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -356,12 +370,20 @@ def _operation(operation: Operation, refs: dict[type, Json], components: Json) -
         "summary": operation.summary,
         "tags": [operation.tag],
         "parameters": _parameters(operation, components),
-        "responses": {**_problems(operation), **{str(a.status): _answer(a, refs) for a in operation.answers}},
+        "responses": {
+            **_problems(operation),
+            **{str(a.status): _answer(a, refs, links(operation.id, a.status)) for a in operation.answers},
+        },
     }
     if operation.body is not None:
         content: Json = {"application/json": {"schema": refs[operation.body], "example": operation.example}}
         if operation.upload:
-            file = {"type": "string", "contentMediaType": "text/plain", "description": ".txt or .md, in UTF-8"}
+            file = {
+                "type": "string",
+                "contentMediaType": "text/plain",
+                "pattern": NOT_BLANK,
+                "description": "Text in UTF-8; if it has a file's name, one that ends in .txt or .md",
+            }
             form = {"type": "object", "properties": {"file": file}, "required": ["file"], "additionalProperties": False}
             content["multipart/form-data"] = {"schema": form}
         described["requestBody"] = {"required": True, "content": content}
@@ -380,13 +402,55 @@ def _parameters(operation: Operation, components: Json) -> list[Json]:
         properties = components[operation.query.__name__]["properties"]
         for field in msgspec.structs.fields(operation.query):
             name = field.encode_name
-            parameters.append({"name": name, "in": "query", "required": field.required, "schema": properties[name]})
+            schema = _given(properties[name])
+            parameters.append({"name": name, "in": "query", "required": field.required, "schema": schema})
     parameters.extend({"name": name, "in": "header", **REQUEST_HEADERS[name]} for name in operation.request_headers)
     return parameters
 
 
-def _answer(answer: Answer, refs: dict[type, Json]) -> Json:
+def _given(schema: Json) -> Json:
+    """The schema of a query parameter that is given: one that is absent has no value, so none is ever null."""
+    present = {name: value for name, value in schema.items() if value not in (None, [])}
+    for alternative in present.pop("anyOf", []):
+        if alternative != {"type": "null"}:
+            present |= alternative
+    return present
+
+
+def _tidy(components: Json) -> None:
+    for component in components.values():
+        if "description" in component:
+            component["description"] = cleandoc(component["description"])
+
+
+def _refuse_nul(names: Iterable[str], components: Json) -> None:
+    """Say of every string of these types, and of those within them, that it has no NUL."""
+    left, seen = list(names), set()
+    while left:
+        if (name := left.pop()) not in seen:
+            seen.add(name)
+            left.extend(_without_nul(components[name]))
+
+
+def _without_nul(schema: Any) -> list[str]:
+    """The same for one schema; returns the names of those it refers to."""
+    if isinstance(schema, list):
+        return [name for item in schema for name in _without_nul(item)]
+    if not isinstance(schema, dict):
+        return []
+    if schema.get("type") == "string" and not schema.keys() & {"format", "pattern"}:
+        schema["pattern"] = WITHOUT_NUL
+    if isinstance(keys := schema.get("propertyNames"), dict):
+        keys["pattern"] = WITHOUT_NUL
+    if isinstance(ref := schema.get("$ref"), str):
+        return [ref.rpartition("/")[2]]
+    return [name for item in schema.values() for name in _without_nul(item)]
+
+
+def _answer(answer: Answer, refs: dict[type, Json], links: Json) -> Json:
     described: Json = {"description": answer.description}
+    if links:
+        described["links"] = links
     if answer.headers:
         described["headers"] = {name: HEADERS[name] for name in answer.headers}
     if answer.body is not None:

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
@@ -24,6 +25,10 @@ KIB = 1024
 BODY = 1024 * KIB
 LARGE_BODY = 32 * 1024 * KIB
 LONGEST_KEY = 255
+IDEMPOTENCY_KEY = "^[!-~]([ -~]*[!-~])?$"
+"""Printable ASCII: what else a header holds is read differently from one program to the next."""
+ENTITY_TAGS = r"""^(\*|(W/)?"[^"]*"([ \t]*,[ \t]*(W/)?"[^"]*")*)$"""
+"""What If-Match may be (RFC 9110, 13.1.1)."""
 BODY_SECONDS = 60.0
 """For a body to arrive; what does not is not waited for."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -48,9 +53,16 @@ async def sent_body(request: Request[Any, Any, Any]) -> bytes:
     media_type = request.headers.get("content-type", "application/json")
     if not _JSON.fullmatch(media_type.strip()):
         raise HTTPProblem("unsupported-media-type", f"the body is {media_type!r}; send application/json")
+    async with arriving():
+        return await request.body()
+
+
+@asynccontextmanager
+async def arriving() -> AsyncIterator[None]:
+    """Reading a body, which is not waited for without end. Raises a problem."""
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await request.body()
+            yield
     except TimeoutError:
         raise HTTPProblem("invalid", f"the body did not arrive within {BODY_SECONDS:g} s") from None
 
@@ -134,6 +146,14 @@ def trace(request: Request[Any, Any, Any]) -> str | None:
     return found[1] if found and found[1] != "0" * 32 else None
 
 
+def if_match(request: Request[Any, Any, Any]) -> tuple[int, ...] | None:
+    """The versions to act on; None for any. Raises Invalid for a header that names none, nor `*`."""
+    given = request.headers.get("if-match")
+    if given is not None and not re.search(ENTITY_TAGS, given.strip()):
+        raise Invalid(FieldError("If-Match", 'must name versions, such as "3", or be *'))
+    return versions(given)
+
+
 def versions(header: str | None) -> tuple[int, ...] | None:
     """The versions that an If-Match or If-None-Match header names; None for any (`*`), or without the header."""
     if header is None or header.strip() == "*":
@@ -161,8 +181,8 @@ def _whole(type: msgspec.inspect.Type) -> bool:
 
 def _key(request: Request[Any, Any, Any], key: str, body: bytes) -> IdempotencyKey:
     """The fingerprint covers the operation and what the body says, however it is written; a large one, to the byte."""
-    if not 0 < len(key) <= LONGEST_KEY:
-        raise Invalid(FieldError("Idempotency-Key", f"must be 1 to {LONGEST_KEY} characters"))
+    if len(key) > LONGEST_KEY or not re.search(IDEMPOTENCY_KEY, key):
+        raise Invalid(FieldError("Idempotency-Key", f"must be 1 to {LONGEST_KEY} characters of printable ASCII"))
     said = encode(decode(body), order="sorted") if len(body) <= BODY else body
     operation = f"{request.method} {request.url.path}\n".encode()
     return IdempotencyKey("default", key, hashlib.sha256(operation + said).digest())

@@ -20,7 +20,7 @@ from interfaces.http.answers import JSON, JSONAnswer
 from interfaces.http.artifacts import send
 from interfaces.http.jobs import NoQuery, answer_job
 from interfaces.http.problems import HTTPProblem, field_error
-from interfaces.http.requests import BODY, asked, job_id, json_body, query
+from interfaces.http.requests import BODY, arriving, asked, job_id, json_body, query
 
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 10
@@ -117,21 +117,31 @@ async def _question(request: Request[Any, Any, Any]) -> Question:
 
 
 async def _uploaded(request: Request[Any, Any, Any]) -> Question:
-    form = await request.form()
-    values = [value for _, value in form.multi_items()]
-    files = [value for value in values if isinstance(value, UploadFile)]
-    if len(files) != 1 or len(values) != 1:
-        raise Invalid(FieldError("file", "send one file, and nothing else"))
-    if PurePath(files[0].filename).suffix.lower() not in TEXT_FILES:
-        raise HTTPProblem("unsupported-media-type", "the file must be named .txt or .md")
-    content = await files[0].read()
-    if len(content) > LARGEST:
-        raise HTTPProblem("too-large", f"the file has {len(content)} bytes, and at most {LARGEST} are taken")
     try:
-        body = encode({"question": content.decode("utf-8-sig")})
+        async with arriving():
+            parts = list((await request.form()).multi_items())
+    except (UnicodeDecodeError, LookupError) as error:
+        raise Invalid(FieldError("file", "is no text in UTF-8")) from error
+    if [name for name, _ in parts] != ["file"]:
+        raise Invalid(FieldError("file", "send one file, and nothing else"))
+    text = await _text(parts[0][1])
+    if (size := len(text.encode())) > LARGEST:
+        raise HTTPProblem("too-large", f"the file has {size} bytes, and at most {LARGEST} are taken")
+    try:
+        body = encode({"question": text})
         check_json(body)
         return decode(body, type=Question)
-    except UnicodeDecodeError as error:
-        raise Invalid(FieldError("file", "is no text in UTF-8")) from error
     except MsgspecError as error:
         raise Invalid(field_error(error)) from error
+
+
+async def _text(part: UploadFile | str) -> str:
+    """What a part of a form says: a named file's text, or a field's without a name, which is text already."""
+    if isinstance(part, str):
+        return part
+    if PurePath(part.filename).suffix.lower() not in TEXT_FILES:
+        raise HTTPProblem("unsupported-media-type", "the file must be named .txt or .md")
+    try:
+        return (await part.read()).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Invalid(FieldError("file", "is no text in UTF-8")) from error

@@ -3,17 +3,17 @@
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 import jsonschema_rs
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
-from hypothesis.strategies import SearchStrategy
-from schemathesis import APIOperation, Case, CheckFunction, GenerationMode
+from schemathesis import APIOperation, Case
+from schemathesis.checks import CHECKS
 from schemathesis.core.result import Ok
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.interfaces.generated import ALWAYS_THE_SAME, DESCRIPTION, put_right, wait_until
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -36,8 +36,6 @@ CODES = {
     "internal": 500,
 }
 """The codes of the contract that can be met without keys, retention and rate limits."""
-BEYOND_SCHEMAS: list[CheckFunction] = [positive_data_acceptance]
-"""Text with NUL, a run_at outside the calendar and an invented cursor fit their schemas, and are refused."""
 
 
 @pytest.fixture(scope="module")
@@ -264,45 +262,35 @@ def tour_of_a_page(tour: Tour, id: str) -> None:
         tour.call("get", path, 416, headers={"range": "bytes=99999999-"})
 
 
-@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
-def test_generated_requests_are_answered_as_described(
-    service: "Service", description: Json, queue: str, mode: GenerationMode
-) -> None:
-    loaded = schemathesis.openapi.from_dict(description)
-    known = {"job_id": service.running(queue)["id"], "name": "page.html"}
-    for operation in operations(loaded):
-        described = description["paths"][operation.path][operation.method]
-        if mode is GenerationMode.NEGATIVE and not described["parameters"] and "requestBody" not in described:
-            continue  # nothing that could be wrong
-        named = {name: known[name] for name in re.findall(r"{(\w+)}", operation.path)}
-        in_path = named if named and mode is GenerationMode.POSITIVE else None
-        examine(service.url, operation.as_strategy(generation_mode=mode, path_parameters=in_path))
+@pytest.fixture(scope="module")
+def held(service: "Service") -> Json:
+    """Jobs to ask for: one that a worker holds, and a visualization."""
+    page = service.http.post("/v1/visualizations", json={"question": "Why?"})
+    return {"jobs": service.running("generated")["id"], "visualizations": page.json()["id"]}
 
 
-def examine(url: str, cases: SearchStrategy[Case[Any]]) -> None:
-    """Send a few generated requests, always the same, and let schemathesis judge the answers."""
-
-    @settings(
-        max_examples=15,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(case=cases)
-    def judged(case: Case[Any]) -> None:
-        hasten(case)
-        case.call_and_validate(base_url=url, excluded_checks=BEYOND_SCHEMAS)
-
-    judged()
+@DESCRIPTION.parametrize()
+@ALWAYS_THE_SAME
+def test_generated_requests_are_answered_as_described(case: Case[Any], service: "Service", held: Json) -> None:
+    """Examples, boundaries, missing parts, unspecified methods and random requests, good and bad; with all checks on."""
+    if is_uuid(case.path_parameters.get("job_id")):
+        case.path_parameters["job_id"] = held[case.path.split("/")[2]]
+    put_right(case, service.http)
+    case.call_and_validate(base_url=service.url)
 
 
-def hasten(case: Case[Any]) -> None:
-    """A claim that would wait for work, for up to half a minute, does not."""
-    body: Json = case.body
-    wait = body.get("wait") if isinstance(body, dict) else None
-    if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 < wait <= 30:
-        case.body = {**body, "wait": 0}
+def test_no_check_is_off() -> None:
+    checks = DESCRIPTION.config.checks
+    off = {name for name in CHECKS.get_all_names() if not getattr(checks, name).enabled}
+    assert off == set()
+    assert not checks.max_response_time.enabled  # a time says nothing on a machine that others share
+
+
+def is_uuid(given: Json) -> bool:
+    try:
+        return bool(UUID(given))
+    except (ValueError, TypeError, AttributeError):
+        return False
 
 
 def operations(loaded: schemathesis.BaseSchema) -> Iterator[APIOperation[Any, Any, Any, Any]]:
@@ -315,8 +303,3 @@ def checker(description: Json, schema: Json) -> jsonschema_rs.Draft202012Validat
     """A validator of a schema within the description, formats included."""
     whole = {**schema, "components": description["components"]}
     return jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
-
-
-def wait_until(holds: Callable[[], bool], tries: int = 3000) -> None:
-    """Ask again until it is so."""
-    assert any(holds() for _ in range(tries)), "it did not come to pass"
