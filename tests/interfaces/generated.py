@@ -55,7 +55,7 @@ def _headers(case: Case[Any], job: Json) -> None:
     key = headers.get("Idempotency-Key")
     if isinstance(key, str) and re.fullmatch(r"[!-~]([ -~]{0,253}[!-~])?", key):  # a used one names another request
         headers["Idempotency-Key"] = uuid4().hex + key[32:]
-    if "If-Match" in headers and job and (_is_valid(case) or re.fullmatch(r'(W/)?"[^"]*"', headers["If-Match"])):
+    if "If-Match" in headers and job and (is_valid(case) or re.fullmatch(r'(W/)?"[^"]*"', headers["If-Match"])):
         headers["If-Match"] = f'"{job["version"]}"'  # the generator, whose headers are letters and digits, has no tags
 
 
@@ -98,7 +98,7 @@ def _without_nul(json: Json) -> Json:
     return json
 
 
-def _is_valid(case: Case[Any]) -> bool:
+def is_valid(case: Case[Any]) -> bool:
     return case.meta is not None and case.meta.generation.mode.is_positive
 
 

@@ -127,6 +127,8 @@ INVALID_JOBS: dict[str, tuple[Json, str]] = {
     "a naive run_at": ({**JOB, "run_at": "2030-01-01T00:00:00"}, "run_at"),
     "a run_at in year 1": ({**JOB, "run_at": "0001-01-01T00:00:00Z"}, "run_at"),
     "a run_at before year 1": ({**JOB, "run_at": "0001-01-01T00:00:00+14:00"}, "run_at"),
+    "a run_at in 1969": ({**JOB, "run_at": "1969-12-31T23:59:59Z"}, "run_at"),
+    "a run_at in year 3000": ({**JOB, "run_at": "3000-01-01T00:00:00Z"}, "run_at"),
     "a run_at in year 9999": ({**JOB, "run_at": "9999-12-31T23:59:59Z"}, "run_at"),
     "a run_at after year 9999": ({**JOB, "run_at": "9999-12-31T23:59:59-14:00"}, "run_at"),
     "a run_at on February 30": ({**JOB, "run_at": "2030-02-30T00:00:00Z"}, "run_at"),
@@ -391,6 +393,11 @@ def test_another_method_is_refused_with_those_that_are_taken(service: "Service",
     assert answer.headers["allow"]
 
 
+def test_options_tells_all_methods_of_an_address(service: "Service") -> None:
+    answer = service.http.options("/v1/jobs")
+    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, OPTIONS, POST")
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/v1", "/v2/jobs", "/v1/jobs/7/8/9", "/v1/%00", "/../etc/passwd", "/%2e%2e/%2e%2e"]
 )
@@ -399,6 +406,12 @@ def test_an_address_with_nothing_there_is_not_found(service: "Service", path: st
 
 
 MULTIPART = "multipart/form-data; boundary=b"
+
+
+def field(content: bytes, name: str = "file", *headers: str) -> bytes:
+    """A form with one field, which is no file."""
+    head = "\r\n".join(("--b", f'Content-Disposition: form-data; name="{name}"', *headers, "", ""))
+    return head.encode() + content + b"\r\n--b--\r\n"
 
 
 def part(name: str, content: bytes) -> bytes:
@@ -417,6 +430,11 @@ def part(name: str, content: bytes) -> bytes:
         (MULTIPART, part("q.txt", b"Why?")[:-10], 400, "invalid"),
         (MULTIPART, part("q.txt", b"\xff\xfe"), 400, "invalid"),
         (MULTIPART, part("q.txt", b"a\x00b"), 400, "invalid"),
+        (MULTIPART, field(b"\xff\xfe"), 400, "invalid"),
+        (MULTIPART, field(b"Why?", "file", "Content-Type: text/plain; charset=klingon"), 400, "invalid"),
+        (MULTIPART, field(b"Why?", "question"), 400, "invalid"),
+        (MULTIPART, field(b" "), 400, "invalid"),
+        (MULTIPART, field(b"x" * (256 * KIB + 1)), 413, "too-large"),
         (MULTIPART, part("q.txt", b" \n "), 400, "invalid"),
         (MULTIPART, part("q.txt", b"Why?")[:-7] + part("r.txt", b"How?"), 400, "invalid"),
         (MULTIPART, part("q.exe", b"Why?"), 415, "unsupported-media-type"),
@@ -431,6 +449,11 @@ def part(name: str, content: bytes) -> bytes:
         "half a form",
         "no UTF-8",
         "a NUL",
+        "a field of no UTF-8",
+        "a field in an unknown charset",
+        "a field of another name",
+        "a field of blanks",
+        "too large a field",
         "blanks",
         "two files",
         "a program",

@@ -350,6 +350,11 @@ def test_the_log_comes_in_cloudevents_envelopes(service: "Service", queue: str) 
     assert [(message.id, message.type) for message in messages] == [(e["position"], e["type"]) for e in events]
 
 
+def test_nothing_comes_after_the_last_position_there_can_be(service: "Service") -> None:
+    page = service.http.get("/v1/events", params={"after": "9" * 19}).json()
+    assert page == {"items": [], "next": None}
+
+
 def test_the_log_is_followed_live_and_resumed_on_another_server(
     service: "Service", other: "Service", queue: str
 ) -> None:

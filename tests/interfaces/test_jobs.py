@@ -148,11 +148,12 @@ def test_a_refused_retry_does_not_burn_its_key(service: "Service", queue: str) -
     assert service.http.post(path, json={"reason": "in time"}, headers=headers).status_code == 202
 
 
-@pytest.mark.parametrize("key", ["", "k" * 256])
-def test_a_key_that_is_empty_or_too_long_is_refused(
-    service: "Service", send: "Send", nothing_recorded: None, key: str
+@pytest.mark.parametrize("key", ["", "k" * 256, b"caf\xc3\xa9", b"caf\xe9", b"a\tb"])
+def test_a_key_that_is_empty_or_too_long_or_no_printable_ascii_is_refused(
+    service: "Service", nothing_recorded: None, key: str | bytes
 ) -> None:
-    answer = send("/v1/jobs", b'{"kind":"test","input":1}', idempotency_key=key)
+    headers = {b"idempotency-key": key.encode() if isinstance(key, str) else key}
+    answer = service.http.post("/v1/jobs", json={"kind": "test", "input": 1}, headers=headers)
     assert service.invalid(answer) == ["Idempotency-Key"]
 
 
@@ -160,6 +161,15 @@ def test_a_key_may_have_255_characters(send: "Send") -> None:
     key = uuid4().hex.ljust(255, "k")
     first, again = (send("/v1/jobs", b'{"kind":"test","input":1}', idempotency_key=key) for _ in range(2))
     assert first.json()["id"] == again.json()["id"]
+
+
+@pytest.mark.parametrize("name", ['; filename="q.txt"', '; filename="Q.MD"', ""], ids=["a text", "Markdown", "a field"])
+def test_a_question_may_come_in_a_form(service: "Service", name: str) -> None:
+    body = f'--b\r\nContent-Disposition: form-data; name="file"{name}\r\n\r\n What is 2 × 2?\r\n--b--\r\n'.encode()
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    answer = service.http.post("/v1/visualizations", content=body, headers=headers)
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["input"] == {"question": "What is 2 × 2?"}
 
 
 def test_a_batch_with_a_key_is_created_once(service: "Service") -> None:
@@ -561,12 +571,20 @@ def test_only_the_version_that_was_named_is_changed(service: "Service", queue: s
     job = service.completed(queue) if call == "retries" else service.create(queue=queue)
     path, body = f"/v1/jobs/{job['id']}/{call}", {"reason": "because"}
     before = service.recorded()
-    for other in ('"99"', "nonsense", '"x"'):
+    for other in ('"99"', 'W/"99"', '"x"'):
         answer = service.http.post(path, json=body, headers={"if-match": other})
         assert job["id"] in service.problem(answer, 412, "precondition-failed")["detail"]
     assert service.recorded() == before
     answer = service.http.post(path, json=body, headers={"if-match": f'"99", "{job["version"]}"'})
     assert (answer.status_code, answer.json()["version"]) == (202, job["version"] + 1)
+
+
+@pytest.mark.parametrize("call", ["cancellations", "retries"])
+@pytest.mark.parametrize("versions", ["nonsense", "3", '"3', '"3" "4"', '"3",', "*, *"])
+def test_an_if_match_that_names_no_versions_is_refused(service: "Service", call: str, versions: str) -> None:
+    path = f"/v1/jobs/{service.create()['id']}/{call}"
+    answer = service.http.post(path, json={"reason": "because"}, headers={"if-match": versions})
+    assert service.invalid(answer) == ["If-Match"]
 
 
 def test_any_version_matches_a_star(service: "Service") -> None:

@@ -1,7 +1,7 @@
 """The description at /schema/openapi.json: valid, whole, and true to every answer."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -13,6 +13,8 @@ from schemathesis import APIOperation, Case
 from schemathesis.checks import CHECKS
 from schemathesis.core.result import Ok
 
+from interfaces.http.links import LINKS
+from interfaces.http.openapi import OPERATIONS
 from tests.interfaces.generated import ALWAYS_THE_SAME, DESCRIPTION, put_right, wait_until
 
 if TYPE_CHECKING:
@@ -73,6 +75,12 @@ def test_every_json_body_has_an_example_that_fits(description: Json) -> None:
     for body in bodies:
         described = body["content"]["application/json"]
         checker(description, described["schema"]).validate(described["example"])
+
+
+def test_every_link_leads_to_an_operation_that_takes_what_it_hands_on() -> None:
+    assert DESCRIPTION.as_state_machine()  # raises for a link to nowhere, or with a parameter that nobody takes
+    linked = {name for (name, _), ways in LINKS.items() if ways}
+    assert linked <= {operation.id for operation in OPERATIONS}
 
 
 @pytest.mark.parametrize(("code", "status"), CODES.items())
@@ -272,7 +280,7 @@ def held(service: "Service") -> Json:
 @DESCRIPTION.parametrize()
 @ALWAYS_THE_SAME
 def test_generated_requests_are_answered_as_described(case: Case[Any], service: "Service", held: Json) -> None:
-    """Examples, boundaries, missing parts, unspecified methods and random requests, good and bad; with all checks on."""
+    """Examples, boundaries, missing parts, unspecified methods and random requests, good and bad, and all checks."""
     if is_uuid(case.path_parameters.get("job_id")):
         case.path_parameters["job_id"] = held[case.path.split("/")[2]]
     put_right(case, service.http)
