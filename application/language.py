@@ -1,5 +1,6 @@
 """The language model as job kinds see it: a question is analysed, told as a story and drawn as a page."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal, Protocol
 
@@ -8,7 +9,9 @@ from msgspec import Meta
 
 MAX_QUESTION = 256 * 1024
 """Bytes of UTF-8 a question may have."""
-NOT_BLANK = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+VISIBLE = r"[^\s\u0000-\u001f\u0085\ufeff]"
+"""Some character that is no blank: blanks are spelled out, since Python and JSON schema do not agree on them."""
+NOT_BLANK = rf"^[^\u0000]*{VISIBLE}[^\u0000]*$"
 
 QuestionType = Literal["coding", "maths", "science", "reasoning", "factual", "other"]
 Difficulty = Literal["easy", "medium", "hard"]
@@ -28,10 +31,10 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         text = self.question.removeprefix("\ufeff").strip()
-        if not text:
-            raise ValueError("the question is empty")
         if "\0" in text:
             raise ValueError("the question contains a NUL character")
+        if not re.search(VISIBLE, text):
+            raise ValueError("the question is empty")
         if (size := len(text.encode())) > MAX_QUESTION:
             raise ValueError(f"the question has {size} bytes, more than {MAX_QUESTION}")
         msgspec.structs.force_setattr(self, "question", text)

@@ -19,7 +19,7 @@ import uvloop
 from application.errors import Unavailable
 from interfaces.bootstrap import Service, configure_logs, migrate_database
 from interfaces.http.app import create_app
-from interfaces.http.connections import BoundedHead
+from interfaces.http.connections import BoundedConnection
 from interfaces.http.guard import is_loopback
 from interfaces.settings import Settings
 
@@ -125,7 +125,7 @@ async def _serve(settings: Settings, listening: socket.socket, *, announce: bool
     _collect_rarely()
     config = uvicorn.Config(
         create_app(service),
-        http=BoundedHead,
+        http=BoundedConnection,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,17 +1,31 @@
-"""Connections whose clients are slow or endless with the head of a request are closed before they cost much."""
+"""Connections whose clients are slow, endless, deaf or too many are closed before they cost much."""
 
 import asyncio
+import resource
+import socket
+from http import HTTPStatus
 from typing import Any
+from uuid import uuid4
 
+from msgspec.json import encode
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from interfaces.http.problems import PROBLEM_JSON, RETRY_AFTER, problem
+
 LARGEST_HEAD = 64 * 1024
-HEAD_SECONDS = 60.0
-"""Within which a client must have said what it wants, once it connected or began to."""
+MOST_AHEAD = 32
+"""Requests that a client may send before the one before them is answered; each takes some memory."""
+SPARE_FILES = 64
+"""Files that are not for clients: connections to the database, artifacts, the log."""
 
 
-class BoundedHead(HttpToolsProtocol):
-    """uvicorn's protocol, whose parser takes a request line and headers of any size, at any pace."""
+class BoundedConnection(HttpToolsProtocol):
+    """uvicorn's protocol, which by itself takes heads of any size at any pace, and waits without end for a reader."""
+
+    head_seconds = 60.0
+    """Within which a client must have said what it wants, once it connected or began to."""
+    deaf_seconds = 60.0
+    """After which a client that has read nothing of its answer is given up."""
 
     _in_head = True
     _heads = 0
@@ -20,17 +34,23 @@ class BoundedHead(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._wait_for_head()
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere the system gives up when it does
+            connection: socket.socket = transport.get_extra_info("socket")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self.deaf_seconds * 1000))
+        if len(self.connections) > most_connections():
+            self._refuse("busy", "this server has as many connections as it may have open files for")
+        else:
+            self._wait()
 
     def data_received(self, data: bytes) -> None:
         was_in_head, heads = self._in_head, self._heads
         if self._in_head and self._late is None:
-            self._wait_for_head()
+            self._wait()
         super().data_received(data)
         if was_in_head and self._in_head and heads == self._heads:
             self._size += len(data)
             if self._size > LARGEST_HEAD and not self.transport.is_closing():
-                self.send_400_response("The head of the request is too large.")
+                self.send_400_response("the head of the request is too large")
 
     def on_headers_complete(self) -> None:
         self._in_head, self._size = False, 0
@@ -40,16 +60,63 @@ class BoundedHead(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_head = True
+        self._stop_waiting()
         super().on_message_complete()
+        if len(self.pipeline) >= MOST_AHEAD:
+            raise AskedTooMuch
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and not self._in_head:
+            self._wait()  # for the end of a body that was answered before it was there
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse("invalid", msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
 
-    def _wait_for_head(self) -> None:
-        self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+    def _refuse(self, code: str, detail: str) -> None:
+        """Answer what is no request, and hang up; whole requests before it are answered first, and it is left out."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            cycle.keep_alive = False
+            return
+        if cycle is None or cycle.response_complete or not (cycle.response_started or self.pipeline):
+            self.transport.write(_answer(code, detail))
+        self.transport.close()
+
+    def _wait(self) -> None:
+        self._late = self.loop.call_later(self.head_seconds, self.transport.close)
 
     def _stop_waiting(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+class AskedTooMuch(Exception):
+    """Ends the reading of what else a client sent; it is told by `Connection: close` which answer is the last."""
+
+
+def most_connections() -> int:
+    """As many as leave `SPARE_FILES`, so that there is always a file for the work itself."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(files - SPARE_FILES, files // 2) if files != resource.RLIM_INFINITY else 2**31
+
+
+def _answer(code: str, detail: str) -> bytes:
+    """A whole HTTP answer with a problem, after which the connection is closed."""
+    told = problem(code, detail, uuid4().hex)
+    body = encode(told)
+    status = HTTPStatus(told.status)
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        f"Content-Type: {PROBLEM_JSON}",
+        f"Content-Length: {len(body)}",
+        f"X-Request-Id: {told.request_id}",
+        *([f"Retry-After: {RETRY_AFTER}"] if status == HTTPStatus.SERVICE_UNAVAILABLE else []),
+        "Connection: close",
+    )
+    return "\r\n".join((*head, "", "")).encode() + body

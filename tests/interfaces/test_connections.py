@@ -1,0 +1,216 @@
+"""How long a connection may take: with a head, with a body that nobody waits for, and with reading its answer."""
+
+import asyncio
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+import uvicorn
+import uvloop
+
+from interfaces.http import requests
+from interfaces.http.app import create_app
+from interfaces.http.connections import MOST_AHEAD, BoundedConnection
+
+PATIENCE = 30.0
+LARGE = 8 * 1024 * 1024
+
+
+class Hasty(BoundedConnection):
+    """The same, with less patience."""
+
+    head_seconds = 0.5
+    deaf_seconds = 0.5
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answers `/echo` with the body, `/large` with much, and anything else at once, before it has read a body."""
+    body = b"x" * LARGE if scope["path"] == "/large" else scope["path"].encode()
+    if scope["path"] == "/echo":
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Where a server with hasty connections listens."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        config = uvicorn.Config(app, http=Hasty, lifespan="off", log_config=None, access_log=False)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=lambda: uvloop.run(server.serve(sockets=[listening])))
+        thread.start()
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def client(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+        yield connection
+
+
+def request(path: str, *headers: str, body: bytes = b"") -> bytes:
+    length = [f"Content-Length: {len(body)}"] if body else []
+    return "\r\n".join((f"POST {path} HTTP/1.1", "Host: localhost", *length, *headers, "", "")).encode() + body
+
+
+def rest(client: socket.socket) -> bytes:
+    """What still comes until the server hangs up."""
+    return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def trickle(client: socket.socket) -> None:
+    """Send a byte now and then until the server hangs up."""
+    until = time.monotonic() + PATIENCE
+    with suppress(ConnectionError):
+        while time.monotonic() < until:
+            client.sendall(b"x")
+            client.settimeout(0.02)
+            with suppress(TimeoutError):
+                if client.recv(65536) == b"":
+                    return
+    assert time.monotonic() < until, "the server did not hang up"
+
+
+def test_who_says_nothing_is_hung_up_on(client: socket.socket) -> None:
+    assert rest(client) == b""
+
+
+@pytest.mark.parametrize("begun", [b"", b"P", b"POST /la", request("/echo")[:-2] + b"X-Slow: "])
+def test_a_head_that_trickles_is_not_waited_for(client: socket.socket, begun: bytes) -> None:
+    client.sendall(begun)
+    trickle(client)
+
+
+def test_a_second_head_that_trickles_is_not_waited_for(client: socket.socket) -> None:
+    client.sendall(request("/echo", body=b"whole"))
+    assert client.recv(65536).endswith(b"whole")
+    client.sendall(b"POST /ec")
+    trickle(client)
+
+
+def test_the_end_of_a_body_that_was_answered_already_is_not_waited_for(client: socket.socket) -> None:
+    client.sendall(request("/early", "Content-Length: 1000000"))
+    assert client.recv(65536).endswith(b"/early")
+    trickle(client)
+
+
+def test_a_body_that_was_answered_already_may_still_end_and_another_request_follow(client: socket.socket) -> None:
+    client.sendall(request("/early", "Content-Length: 10") + b"half ")
+    assert client.recv(65536).endswith(b"/early")
+    client.sendall(b"whole" + request("/echo", body=b"next"))
+    assert client.recv(65536).endswith(b"next")
+
+
+def test_who_reads_nothing_of_an_answer_is_given_up(port: int) -> None:
+    with socket.socket() as deaf:
+        deaf.settimeout(PATIENCE)
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", port))
+        deaf.sendall(request("/large"))
+        here = deaf.getsockname()
+        wait_until(lambda: is_connected(here))
+        wait_until(lambda: not is_connected(here))
+        with pytest.raises(ConnectionError):
+            rest(deaf)
+
+
+def is_connected(client: tuple[str, int]) -> bool:
+    """Whether the server, which is in this process, has a connection with that client."""
+    return any(connection.raddr == client for connection in psutil.Process().net_connections("tcp"))
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < until, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def test_who_reads_slowly_gets_the_whole_answer(port: int) -> None:
+    """It takes several times as long as who reads nothing is given."""
+    with socket.socket() as slow:
+        slow.settimeout(PATIENCE)
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        slow.connect(("127.0.0.1", port))
+        slow.sendall(request("/large", "Connection: close"))
+        begun, size = time.monotonic(), 0
+        while piece := slow.recv(LARGE // 40):
+            size += len(piece)
+            threading.Event().wait(0.05)
+    assert size > LARGE
+    assert time.monotonic() - begun > 3 * Hasty.deaf_seconds
+
+
+@pytest.mark.parametrize("media_type", [b"application/json", b"multipart/form-data; boundary=b"])
+def test_a_body_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch, media_type: bytes) -> None:
+    monkeypatch.setattr(requests, "BODY_SECONDS", 0.1)
+    headers = [(b"host", b"localhost"), (b"content-type", media_type)]
+    scope = {"type": "http", "method": "POST", "path": "/v1/visualizations", "query_string": b"", "headers": headers}
+    began = False
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        nonlocal began
+        if began:
+            await asyncio.Event().wait()
+        began = True
+        return {"type": "http.request", "body": b"--b", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(asyncio.wait_for(create_app(None)(scope, receive, send), PATIENCE))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 400
+    assert json.loads(sent[1]["body"])["detail"] == "the body did not arrive within 0.1 s"
+
+
+def test_requests_in_one_go_are_answered_in_order(client: socket.socket) -> None:
+    client.sendall(b"".join(request("/echo", body=b"<%d>" % n) for n in range(MOST_AHEAD)))
+    answers = b""
+    while b"<%d>" % (MOST_AHEAD - 1) not in answers:
+        answers += client.recv(65536)
+    assert re.findall(rb"<(\d+)>", answers) == [b"%d" % n for n in range(MOST_AHEAD)]
+    assert b"connection: close" not in answers
+
+
+def test_of_too_many_requests_in_one_go_the_first_are_answered_and_the_last_answer_says_so(
+    client: socket.socket,
+) -> None:
+    client.sendall(b"".join(request("/echo", body=b"<%d>" % n) for n in range(1000)))
+    answers = rest(client)
+    assert re.findall(rb"<(\d+)>", answers) == [b"%d" % n for n in range(MOST_AHEAD + 1)]
+    assert answers.count(b"connection: close") == 1
+    assert b"connection: close" in answers.rpartition(b"HTTP/1.1 ")[2]
+
+
+@pytest.mark.parametrize("nonsense", [b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n"])
+def test_what_was_asked_before_nonsense_is_answered_and_nothing_else(client: socket.socket, nonsense: bytes) -> None:
+    client.sendall(request("/echo", body=b"asked") + nonsense)
+    answer = rest(client)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.endswith(b"asked")
+
+
+def test_nonsense_is_answered_with_a_problem(client: socket.socket) -> None:
+    client.sendall(b"nonsense\r\n\r\n")
+    head, _, body = rest(client).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["code"] == "invalid"
