@@ -32,6 +32,10 @@ class NotFound(ApplicationError):
     code = "not-found"
 
 
+class Forbidden(ApplicationError):
+    code = "forbidden"
+
+
 class TooLarge(ApplicationError):
     code = "too-large"
 
@@ -57,6 +61,28 @@ class Unavailable(ApplicationError):
 
     def __init__(self, detail: str = "the database does not answer; nothing was recorded; try again") -> None:
         super().__init__(detail)
+
+
+class StoreUnavailable(ApplicationError):
+    """The place where artifacts are kept does not take or give a content now."""
+
+    code = "unavailable"
+
+
+class NoSpace(StoreUnavailable):
+    """There is no room for a content; nothing of it was kept."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"no space left where artifacts are kept ({reason}); nothing was stored")
+
+
+class NotOurs(StoreUnavailable):
+    """Another database keeps its artifacts there, and would sweep ours away."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another database keeps its artifacts in this place; set JOBLEDGER_ARTIFACTS to a place of this one's own"
+        )
 
 
 class UnreadableStream(ApplicationError):

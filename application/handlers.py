@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_type_hints
 from uuid import UUID
 
@@ -49,8 +50,8 @@ class JobContext(Protocol):
         """Say how far the work is, 0..1. Progress never falls; a lower fraction keeps the higher one."""
         ...
 
-    async def save_artifact(self, name: str, content: bytes, media_type: str) -> Artifact:
-        """Store `content` by its SHA-256 and record it as the job's file `name`."""
+    async def save_artifact(self, name: str, content: bytes | Path, media_type: str) -> Artifact:
+        """Store `content`, or that of the file at a path, up to 5 GiB, and record it as the job's file `name`."""
         ...
 
 

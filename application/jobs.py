@@ -95,6 +95,20 @@ class Links(Struct, frozen=True):
         return cls(self=here, events=f"{here}/events", why=f"{here}/why")
 
 
+class ArtifactView(Struct, frozen=True, kw_only=True):
+    """A file of a job. `url` is a signed link to its content, good for a day or two; a job as it was hands out none."""
+
+    name: str
+    sha256: str
+    size: int
+    media_type: str
+    url: str | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Self:
+        return cls(name=artifact.name, sha256=artifact.sha256, size=artifact.size, media_type=artifact.media_type)
+
+
 class JobView(Struct, frozen=True, kw_only=True):
     """A job as it is shown. `progress` is 0..1; `worker` is who holds the job, or last did once it has ended.
 
@@ -117,7 +131,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     error: JobError | None
     labels: dict[str, str]
     priority: int
-    artifacts: list[Artifact]
+    artifacts: list[ArtifactView]
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
@@ -149,7 +163,7 @@ class JobView(Struct, frozen=True, kw_only=True):
             error=job.error,
             labels=job.labels or {},
             priority=job.priority,
-            artifacts=list(job.artifacts.values()),
+            artifacts=[ArtifactView.of(artifact) for artifact in job.artifacts.values()],
             created_at=job.created_at,
             updated_at=job.updated_at,
             started_at=job.started_at,

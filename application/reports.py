@@ -157,6 +157,33 @@ class Say(Struct, frozen=True, kw_only=True, gc=False):
         return Reported(version=job.version, cancel_requested=job.status == "cancelling")
 
 
+class Holding(Struct, frozen=True):
+    """An attempt that is held: its heartbeat timeout in seconds, and the job's files by name."""
+
+    heartbeat_timeout: float
+    artifacts: dict[str, Artifact]
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """The command of a worker that sets out to do something for its attempt. Extends the lease; records no event."""
+
+    job_id: UUID
+    attempt: int
+    worker: str
+    idempotency_key: None = None
+    weight: int = 1
+
+    @property
+    def job_ids(self) -> Sequence[UUID]:
+        return (self.job_id,)
+
+    def run(self, batch: Batch) -> Holding:
+        job = batch.job(self.job_id)
+        job.must_hold(self.attempt, self.worker)
+        batch.record(job, [])
+        return Holding(job.heartbeat_timeout, dict(job.artifacts))
+
+
 class Beat(Struct, frozen=True):
     """A heartbeat of `worker` for its attempt at a job."""
 
@@ -220,6 +247,11 @@ class Reports:
         )
         answers = {True: iter(beaten), False: iter(recorded)}
         return [next(answers[isinstance(report, Heartbeat)]) for report in reports]
+
+    async def hold(self, worker: str, job_id: UUID, attempt: int) -> Holding:
+        """What `worker` holds. Raises NotFound, LeaseLost or JobFinished when it does not."""
+        holding: Holding = await self._jobs.execute(Hold(job_id=job_id, attempt=attempt, worker=worker))
+        return holding
 
     async def release(self, worker: str, job: ClaimedJob, reason: str) -> Reported:
         """Give a job back for its worker."""

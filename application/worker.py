@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_type_hints
 from uuid import UUID
 
@@ -51,7 +52,7 @@ class Service(Protocol):
         ...
 
     async def save_artifact(
-        self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes, media_type: str
+        self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes | Path, media_type: str
     ) -> Artifact: ...
 
 
@@ -258,7 +259,7 @@ class Worker:
             log.warning("report.unavailable", worker=self._name, reports=len(reports), reason=str(away))
         return answers
 
-    async def save_artifact(self, job: ClaimedJob, name: str, content: bytes, media_type: str) -> Artifact:
+    async def save_artifact(self, job: ClaimedJob, name: str, content: bytes | Path, media_type: str) -> Artifact:
         while True:
             try:
                 return await self._service.save_artifact(self._name, job.id, job.attempt, name, content, media_type)
@@ -354,7 +355,7 @@ class Context:
         bounded = min(max(fraction, 0.0), 1.0)
         await self._say(ProgressReport(job_id=self.id, attempt=self.attempt, progress=bounded, message=_text(message)))
 
-    async def save_artifact(self, name: str, content: bytes, media_type: str) -> Artifact:
+    async def save_artifact(self, name: str, content: bytes | Path, media_type: str) -> Artifact:
         return await self._worker.save_artifact(self._job, name, content, media_type)
 
     async def _say(self, report: ProgressReport) -> None:

@@ -32,8 +32,10 @@ GRANT USAGE ON SCHEMA public TO jobledger_app;
 -- The log. An INSERT into `events` needs no right on the partition it ends in, so months made later need no grant, and
 -- partitions cannot be written around their parent.
 GRANT SELECT, INSERT ON events TO jobledger_app;
-GRANT SELECT ON log_epoch, migrations, event_partitions TO jobledger_app;
+GRANT SELECT ON log_epoch, migrations, event_partitions, installation TO jobledger_app;
 GRANT EXECUTE ON FUNCTION safe_position() TO jobledger_app;
 
 -- What can be folded from the log again, and what is not history.
-GRANT SELECT, INSERT, UPDATE, DELETE ON jobs, leases, idempotency_keys, checkpoints TO jobledger_app;
+GRANT SELECT, INSERT, UPDATE, DELETE
+  ON jobs, leases, idempotency_keys, checkpoints, artifact_contents, artifact_holds TO jobledger_app;
+GRANT UPDATE (swept_at) ON installation TO jobledger_app;

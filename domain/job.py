@@ -121,6 +121,16 @@ class Job(Struct, kw_only=True, gc=False):
             raise Conflict(f"job {self.id} is not due before {self.run_at.isoformat()}")
         return [Started(attempt=self.attempt + 1, worker=worker, at=at, by=cause.by, trace=self._trace(cause))]
 
+    def must_hold(self, attempt: int, worker: str) -> None:
+        """Refuses a worker that does not hold this attempt, or no longer."""
+        made_by = self.attempts[attempt].worker if attempt in self.attempts else None
+        if attempt != self.attempt or worker != made_by:
+            raise LeaseLost(self.id, attempt, worker, self._holder())
+        if self.finished:
+            raise JobFinished(self.id, self.status, self.finished_at)
+        if not self.held:
+            raise LeaseLost(self.id, attempt, worker, self._holder())
+
     def progressed(
         self,
         attempt: int,
@@ -152,7 +162,7 @@ class Job(Struct, kw_only=True, gc=False):
         )
         if self._repeats_progress(worker, event) and not self._rises(attempt, progress):
             return []
-        self._must_hold(attempt, worker)
+        self.must_hold(attempt, worker)
         if output is not UNSET and step in self.steps and self.steps[step] != output:
             raise Conflict(f"step {step!r} of job {self.id} is already recorded with another output")
         if self._says_nothing_new(event):
@@ -164,7 +174,7 @@ class Job(Struct, kw_only=True, gc=False):
         match self._last_word(attempt, worker):
             case Completed(result=recorded) if recorded == result:
                 return []
-        self._must_hold(attempt, worker)
+        self.must_hold(attempt, worker)
         return [Completed(attempt=attempt, result=result, at=self._at(cause), by=cause.by, trace=self._trace(cause))]
 
     def fail(
@@ -182,7 +192,7 @@ class Job(Struct, kw_only=True, gc=False):
         match self._last_word(attempt, worker):
             case Failed(error=recorded) if recorded == error:
                 return []
-        self._must_hold(attempt, worker)
+        self.must_hold(attempt, worker)
         at = self._at(cause)
         retry_at = None if final else self._retry_at(at, jitter, retry_in)
         if self.status == "cancelling":
@@ -195,7 +205,7 @@ class Job(Struct, kw_only=True, gc=False):
         match self._last_word(attempt, worker):
             case Released():
                 return []
-        self._must_hold(attempt, worker)
+        self.must_hold(attempt, worker)
         released = Released(
             attempt=attempt,
             worker=worker,
@@ -211,7 +221,7 @@ class Job(Struct, kw_only=True, gc=False):
         match self._last_word(attempt, worker):
             case Cancelled():
                 return []
-        self._must_hold(attempt, worker)
+        self.must_hold(attempt, worker)
         if self.status != "cancelling":
             raise Conflict(f"nobody asked to cancel job {self.id}; report it as failed or released, or cancel it first")
         return [self._cancelled(reason or self._cancel_reason(), cause)]
@@ -280,15 +290,6 @@ class Job(Struct, kw_only=True, gc=False):
             return None
         delay = self.retry.delay(failures, jitter) if retry_in is None else retry_in
         return at + timedelta(seconds=delay)
-
-    def _must_hold(self, attempt: int, worker: str) -> None:
-        made_by = self.attempts[attempt].worker if attempt in self.attempts else None
-        if attempt != self.attempt or worker != made_by:
-            raise LeaseLost(self.id, attempt, worker, self._holder())
-        if self.finished:
-            raise JobFinished(self.id, self.status, self.finished_at)
-        if not self.held:
-            raise LeaseLost(self.id, attempt, worker, self._holder())
 
     def _holder(self) -> str:
         if self.held:

@@ -1,58 +1,212 @@
 """Artifacts in a folder or a bucket, through obstore: one object per content, named by its SHA-256."""
 
 import asyncio
+import errno
 import hashlib
 import os
-from collections.abc import AsyncIterator
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import obstore
+import structlog
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from application.artifacts import Stored
+from application.errors import NoSpace, NotOurs, StoreUnavailable, TooLarge
+from application.sweeper import Found
+
+log = structlog.get_logger()
 CHUNK = 1024 * 1024
+PAGE = 1000
+PARTS_AT_A_TIME = 4
+"""Of 5 MiB each, when a content goes to a bucket."""
+UPLOADS = "uploads"
+OWNER = "owner"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_CONTENT = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})")
 
 
 class ObjectArtifacts:
-    """Keeps contents at `<first two hex digits>/<sha256>`.
+    """Keeps contents at `<first two hex digits>/<sha256>`, and at `owner` the id of the database that names them.
 
-    A content is written beside its place and moved there whole, so that a crash leaves no half file to be served.
+    A content is first written to a file of no name yet and hashed on the way: in a folder, below `uploads`, from where
+    it is moved to its place; for a bucket, in a local folder, from where it is sent once it is whole. So a half content
+    is never to be seen, and a caller who hangs up costs the bucket nothing.
     """
 
-    def __init__(self, place: str) -> None:
-        """`place` is a folder, made if it is not there, or the URL of a bucket (s3://, gs://, az://)."""
-        self._folder = None if "://" in place else Path(place)
-        self._store: ObjectStore = from_url(place) if self._folder is None else LocalStore(place, mkdir=True)
+    def __init__(self, place: str, spool: Path, owner: Callable[[], str]) -> None:
+        """`place` is a folder, made if it is not there, or the URL of a bucket (s3://, gs://, az://).
 
-    async def save(self, content: bytes) -> str:
-        sha256 = hashlib.sha256(content).hexdigest()
-        path = _path(sha256)
-        if not await self._has(path, len(content)):
-            await obstore.put_async(self._store, path, content)
+        `spool` is the local folder in which what goes to a bucket is gathered. `owner` tells the database's id; it
+        blocks.
+        """
+        self._folder = None if "://" in place else Path(place)
+        self._spool = spool if self._folder is None else self._folder / UPLOADS
+        self._store: ObjectStore = _bucket(place) if self._folder is None else LocalStore(place, mkdir=True)
+        self._owner = owner
+        self._is_ours = False
+
+    async def save(
+        self, content: AsyncIterator[bytes], most: int, admit: Callable[[Stored], Awaitable[None]]
+    ) -> Stored:
+        await asyncio.to_thread(self._claim)
+        with self._spooling() as file:
+            stored = await _spooled(content, file, most)
+            await admit(stored)
             if self._folder is not None:
-                await asyncio.to_thread(_to_disk, self._folder / path)
-        return sha256
+                await asyncio.to_thread(_move, file, self._folder, stored.sha256)
+            else:
+                await self._send(file, stored)
+        return stored
 
     async def read(self, sha256: str, start: int, end: int) -> AsyncIterator[bytes]:
         for at in range(start, end, CHUNK):
-            chunk = await obstore.get_range_async(self._store, _path(sha256), start=at, end=min(at + CHUNK, end))
+            with _told():
+                chunk = await obstore.get_range_async(self._store, _path(sha256), start=at, end=min(at + CHUNK, end))
             yield bytes(chunk)
 
-    async def _has(self, path: str, size: int) -> bool:
+    def pages(self) -> Iterator[list[Found]]:
+        with _told():
+            owner = self._written_owner()
+            if owner is None:
+                return  # nothing of ours was ever saved here
+            if owner != self._owner():
+                raise NotOurs
+            for page in obstore.list(self._store, chunk_size=PAGE):
+                found = [_found(one["path"], one["size"], one["last_modified"]) for one in page]
+                yield [one for one in found if one is not None]
+
+    def remove(self, found: Sequence[Found]) -> None:
+        paths = [one.path for one in found]
+        with _told():
+            try:
+                if paths:
+                    obstore.delete(self._store, paths)
+            except FileNotFoundError:
+                for path in paths:
+                    with suppress(FileNotFoundError):
+                        obstore.delete(self._store, path)
+
+    def _claim(self) -> None:
+        """Make this the place of our database, unless it is another's. Raises NotOurs."""
+        if self._is_ours:
+            return
+        owner = self._owner()
+        with _told():
+            if self._written_owner() is None:
+                with suppress(AlreadyExistsError):
+                    obstore.put(self._store, OWNER, owner.encode(), mode="create")
+            if self._written_owner() != owner:
+                raise NotOurs
+        self._is_ours = True
+
+    def _written_owner(self) -> str | None:
         try:
-            return (await obstore.head_async(self._store, path))["size"] == size
+            return bytes(obstore.get(self._store, OWNER).bytes()).decode()
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def _spooling(self) -> Iterator[IO[bytes]]:
+        """A file to gather a content in. It is gone afterwards unless it was moved; a bucket's has not even a name."""
+        path = self._spool / secrets.token_hex(16)
+        with ExitStack() as stack:
+            with _told():
+                self._spool.mkdir(parents=True, exist_ok=True)
+                stack.callback(path.unlink, missing_ok=True)
+                file = TemporaryFile(dir=self._spool) if self._folder is None else path.open("xb")  # noqa: SIM115
+            stack.callback(_close, file)
+            yield file
+
+    async def _send(self, file: IO[bytes], stored: Stored) -> None:
+        with _told():
+            if await self._has(stored):
+                return
+            await asyncio.to_thread(file.seek, 0)
+            await obstore.put_async(self._store, _path(stored.sha256), file, max_concurrency=PARTS_AT_A_TIME)
+
+    async def _has(self, stored: Stored) -> bool:
+        try:
+            return (await obstore.head_async(self._store, _path(stored.sha256)))["size"] == stored.size
         except FileNotFoundError:
             return False
+
+
+def _bucket(url: str) -> ObjectStore:
+    """The bucket at a URL, which is asked again a few times before it counts as away."""
+    return from_url(url, retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)})
+
+
+async def _spooled(content: AsyncIterator[bytes], file: IO[bytes], most: int) -> Stored:
+    """Each chunk is written as it comes, so that the file of an upload that moves is always young."""
+    digest, size = hashlib.sha256(), 0
+
+    def write(chunk: bytes) -> None:
+        with _told():
+            digest.update(chunk)
+            file.write(chunk)
+            file.flush()
+
+    async for chunk in content:
+        size += len(chunk)
+        if size > most:
+            raise TooLarge(f"the file has more than {most} bytes")
+        await asyncio.to_thread(write, chunk)
+    return Stored(digest.hexdigest(), size)
+
+
+def _close(file: IO[bytes]) -> None:
+    """What could not be written is tried once more by close, and fails once more."""
+    with suppress(OSError):
+        file.close()
+
+
+def _move(file: IO[bytes], folder: Path, sha256: str) -> None:
+    """To its place, in a way that outlives a power cut: an event may name it now."""
+    place = folder / _path(sha256)
+    with _told():
+        os.fsync(file.fileno())
+        place.parent.mkdir(exist_ok=True)
+        Path(file.name).replace(place)
+        for changed in (place.parent, folder):
+            descriptor = os.open(changed, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _path(sha256: str) -> str:
     return f"{sha256[:2]}/{sha256}"
 
 
-def _to_disk(file: Path) -> None:
-    """The content and its name outlive a power cut: an event may name them now."""
-    for path in (file, file.parent, file.parent.parent):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _found(path: str, size: int, modified: datetime) -> Found | None:
+    """What lies at a path, if we put it there."""
+    content = _CONTENT.fullmatch(path)
+    if content is None and not path.startswith(f"{UPLOADS}/"):
+        return None
+    return Found(path, size, modified, content[2] if content else None)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """The store's errors in the application's words."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in FULL:
+            raise NoSpace(error.strerror or "full") from error
+        log.warning("store.away", error=str(error))
+        raise StoreUnavailable(f"the place where artifacts are kept fails: {error.strerror}") from error
+    except BaseError as error:
+        log.warning("store.away", error=str(error))
+        raise StoreUnavailable("the place where artifacts are kept does not answer; try again") from error

@@ -142,6 +142,14 @@ class EmbeddedPostgres:
         """Whether the server that was started still runs."""
         return self._postmaster is not None and self._postmaster.poll() is None
 
+    def running(self) -> str | None:
+        """The DSN of the server that another process runs over this folder, if one does."""
+        try:
+            self._sockets = Path(self._socket_record.read_text())
+        except FileNotFoundError:
+            return None
+        return self.dsn if (self._sockets / f".s.PGSQL.{PORT}").exists() else None
+
     def start(self) -> str:
         """Return the DSN once the server accepts connections, however long its crash recovery takes.
 

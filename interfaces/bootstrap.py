@@ -22,6 +22,8 @@ from application.jobs import Jobs
 from application.language import LanguageModel
 from application.reports import AnyReport, Reported, Reports
 from application.rescue import Rescue
+from application.signed_links import SignedLinks
+from application.sweeper import Sweeper, Swept
 from application.upkeep import Upkeep
 from application.visualization import KIND, visualization_handler
 from application.worker import Worker
@@ -31,8 +33,10 @@ from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPost
 from infrastructure.language.offline import OfflineModel
 from infrastructure.logs import configure as configure_logs
 from infrastructure.news import LocalNews
+from infrastructure.postgres.contents import PostgresContents
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.idempotency import forget_old_keys
+from infrastructure.postgres.installation import installation
 from infrastructure.postgres.jobs import PostgresViews
 from infrastructure.postgres.leases import PostgresLeases
 from infrastructure.postgres.ledger import PostgresLedger
@@ -51,6 +55,7 @@ __all__ = [
     "configure_logs",
     "embedded",
     "migrate_database",
+    "sweep",
 ]
 
 T = TypeVar("T")
@@ -78,12 +83,17 @@ class Service:
         self.following = Following(self.jobs, views, self.news)
         self.reports = Reports(self.jobs, leases)
         self.claims = Claims(ledger, leases, self.news, self.reports.release)
-        self.artifacts = Artifacts(ObjectArtifacts(settings.artifacts_place), self.reports)
+        contents = PostgresContents(self._log.database)
+        store = _store(settings, self._log.database)
+        self.artifacts = Artifacts(store, contents, self.reports)
+        self.sweeper = Sweeper(store, contents)
+        self.links = SignedLinks(lambda: installation(self._log.database).link_secret, time.time)
         self.rescue = Rescue(self.jobs, leases, time.monotonic)
         self.upkeep = Upkeep(
             {
                 "forget idempotency keys": lambda: forget_old_keys(self._log.database),
                 "add partitions": lambda: _as_owner(settings, add_partitions),
+                "sweep artifacts": self.sweeper.run_if_due,
             }
         )
 
@@ -146,7 +156,7 @@ class _WorkerService:
         return await self._service.reports.say_all(worker, reports)
 
     async def save_artifact(
-        self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes, media_type: str
+        self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes | Path, media_type: str
     ) -> Artifact:
         return await self._service.artifacts.save(worker, job_id, attempt, name, content, media_type)
 
@@ -173,6 +183,20 @@ def language_model(settings: Settings) -> LanguageModel:
 def migrate_database(settings: Settings) -> list[str]:
     """Bring the schema up to date with the owner's rights; the migrations applied. Raises Unavailable."""
     return _as_owner(settings, migrate)
+
+
+def sweep(settings: Settings, grace: float, *, dry_run: bool) -> Swept:
+    """Remove what no event names and nobody stored within `grace` seconds. Raises Unavailable, StoreUnavailable."""
+    assert settings.database_url is not None
+    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
+    try:
+        return Sweeper(_store(settings, database), PostgresContents(database)).run_once(grace, dry_run=dry_run)
+    finally:
+        database.close()
+
+
+def _store(settings: Settings, database: Database) -> ObjectArtifacts:
+    return ObjectArtifacts(settings.artifacts_place, settings.data / "uploads", lambda: str(installation(database).id))
 
 
 def _as_owner(settings: Settings, act: Callable[[Database], T]) -> T:

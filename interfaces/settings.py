@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from dotenv import dotenv_values
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DATA = "JOBLEDGER_DATA"
+CLOUDS = ("AWS_", "AZURE_", "GOOGLE_")
+"""What the settings of clouds begin with; the store of artifacts reads them from the environment."""
 
 
 class Settings(BaseSettings):
@@ -46,9 +49,14 @@ class Settings(BaseSettings):
 def load(flags: dict[str, Any] | None = None) -> Settings:
     """The settings in force: flags, then the environment, then `.env` here, then `.env` in the data folder.
 
-    `flags` are by variable name; those that are None were not given. Raises pydantic.ValidationError.
+    `flags` are by variable name; those that are None were not given. What `.env` says of a cloud joins the environment,
+    where the store of artifacts looks for it. Raises pydantic.ValidationError.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     data = given.get(DATA) or os.environ.get(DATA) or user_data_path("jobledger")
-    settings = Settings(_env_file=(Path(data) / ".env", Path(".env")), **given)  # type: ignore[call-arg]
+    files = (Path(data) / ".env", Path(".env"))
+    settings = Settings(_env_file=files, **given)  # type: ignore[call-arg]
+    for name, value in ((name, value) for file in reversed(files) for name, value in dotenv_values(file).items()):
+        if name.startswith(CLOUDS) and value:
+            os.environ.setdefault(name, value)
     return settings.model_copy(update={"data": settings.data.expanduser().absolute()})

@@ -10,8 +10,8 @@ from msgspec.json import Decoder, encode
 from psycopg import Connection, sql
 
 from application.following import History, LogEntry, LogFilter
-from application.jobs import EventView, Filter, JobView, Links, Sort
-from domain.events import Artifact, JobError
+from application.jobs import ArtifactView, EventView, Filter, JobView, Links, Sort
+from domain.events import JobError
 from domain.events import decode as decode_event
 from domain.job import Job
 from infrastructure.postgres.columns import Column, byteas, float8s, int2s, int4s, int8s, moments, texts, uuids
@@ -146,7 +146,7 @@ MOST_BYTES = 16 * 1024 * 1024
 ROWS = 100
 """Jobs of a page that are read at a time."""
 _error = Decoder(JobError).decode
-_artifacts = Decoder(list[Artifact]).decode
+_artifacts = Decoder(list[ArtifactView]).decode
 
 
 def insert_jobs(connection: Connection, jobs: Sequence[Job], positions: Sequence[int]) -> None:

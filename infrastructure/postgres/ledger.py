@@ -20,10 +20,11 @@ from application.jobs import unknown
 from application.ledger import Answered, IdempotencyKey, Ready
 from application.news import ANY, job_topic, queue_topic
 from domain.audit import GENESIS
-from domain.events import Event, decode
+from domain.events import Event, Progressed, decode
 from domain.ids import job_ids
 from domain.job import Job, evolve
 from infrastructure.postgres.columns import uuids
+from infrastructure.postgres.contents import name_contents
 from infrastructure.postgres.idempotency import KeysOfBatch
 from infrastructure.postgres.jobs import LOCK, READY, insert_jobs, move_jobs
 from infrastructure.postgres.leases import STILL_EXPIRED, move_leases
@@ -173,6 +174,7 @@ class PostgresBatch:
         self._keys = keys
         self._events = NewEvents()
         self._touched: list[Stream] = []
+        self._named: set[str] = set()
         self._expired: set[UUID] | None = None
 
     @classmethod
@@ -251,6 +253,8 @@ class PostgresBatch:
             evolve(job, event)
             topic, state = written(event)
             stream.hash = self._events.add(job.id, job.version, topic, state, stream.hash, event.at)
+            if isinstance(event, Progressed) and event.artifact is not None:
+                self._named.add(event.artifact.sha256)
         if events:
             stream.moved = True
             stream.position = self._base | len(self._events.ids)
@@ -282,6 +286,7 @@ class PostgresBatch:
                 self._events.insert(self._connection, self._base)
                 insert_jobs(self._connection, [s.job for s in created], [s.position for s in created])
                 move_jobs(self._connection, [s.job for s in moved], [s.position for s in moved])
+            name_contents(self._connection, self._named, self.now)
             move_leases(self._connection, held, kept, ended, self.now)
             self._keys.write(self._connection)
             self._connection.execute("COMMIT")

@@ -71,6 +71,14 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--patience", type=float, default=30.0, metavar="S", help=patience)
     submit.set_defaults(command=_submit)
 
+    sweep = commands.add_parser("sweep", help="remove the files of jobs that no event names")
+    _data(sweep)
+    sweep.add_argument("--dry-run", action="store_true", help="only say what would be freed")
+    grace = "leave alone what was stored within so many seconds (86400)"
+    sweep.add_argument("--older-than", type=float, default=24 * 3600.0, metavar="SECONDS", help=grace)
+    sweep.add_argument("--json", action="store_true", help="print what was freed as JSON")
+    sweep.set_defaults(command=_sweep)
+
     shown = commands.add_parser("version", help="print the version")
     shown.set_defaults(command=_version)
     return parser
@@ -114,6 +122,12 @@ def _submit(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.submit import submit
 
     return submit(settings, given)
+
+
+def _sweep(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.sweep import run
+
+    return run(settings, given)
 
 
 def _version(settings: Settings, given: argparse.Namespace) -> int:

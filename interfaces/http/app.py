@@ -7,7 +7,7 @@ from litestar.datastructures import MutableScopeHeaders, State
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from interfaces.http.artifacts import get_artifact, list_artifacts
+from interfaces.http.artifacts import get_artifact, list_artifacts, put_artifact
 from interfaces.http.events import get_log
 from interfaces.http.guard import only_from_loopback
 from interfaces.http.health import explain_problem, live, ready
@@ -44,6 +44,7 @@ def create_app(service: Any) -> ASGIApp:
             retry_job,
             list_artifacts,
             get_artifact,
+            put_artifact,
             claim_jobs,
             report,
             create_visualization,
@@ -72,11 +73,14 @@ async def _allow_all_methods(message: Message, scope: Scope) -> None:
 
 
 def _with_head(app: ASGIApp) -> ASGIApp:
-    """HEAD is answered wherever GET is (RFC 9110, 9.3.2); the server leaves the content out."""
+    """HEAD is answered wherever GET is (RFC 9110, 9.3.2); the server leaves the content out.
+
+    `head` in the scope tells those who would read a large file for it.
+    """
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", "head": True}  # type: ignore[assignment]
         await app(scope, receive, send)
 
     return answered

@@ -1,36 +1,40 @@
-"""The files of jobs over HTTP: listed, and downloaded whole or in part."""
+"""The files of jobs over HTTP: uploaded by workers, listed, and downloaded whole or in part."""
 
+import asyncio
 import re
+import unicodedata
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from litestar import Request, Response, get
+import structlog
+from litestar import Request, Response, get, put
+from litestar.exceptions import InternalServerException
 from litestar.response import Stream
 from msgspec import Struct
 from msgspec.json import encode
 
-from application.artifacts import Artifacts
-from application.errors import NotFound
-from application.jobs import JobView
-from domain.events import Artifact
+from application.artifacts import LARGEST_FILE, Artifacts, checked_name
+from application.errors import FieldError, Invalid, NotFound
+from application.jobs import ArtifactView, JobView, Name
 from interfaces.http.answers import JSON
 from interfaces.http.jobs import NoQuery
 from interfaces.http.problems import HTTPProblem
-from interfaces.http.requests import job_id, query
+from interfaces.http.requests import attempt, job_id, query
+from interfaces.http.signed_links import LinkQuery, artifact_path, check_link, linked, linked_file
+from interfaces.http.streams import begun
 
-UNTRUSTED = {"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff"}
-"""A file that a job made never runs with our origin's rights."""
-
-
-class ArtifactView(Struct, frozen=True, kw_only=True):
-    """A file of a job; `url` is where its content is."""
-
-    name: str
-    sha256: str
-    size: int
-    media_type: str
-    url: str
+log = structlog.get_logger()
+UNTRUSTED = {
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""A file that a job made never runs with our origin's rights, and tells nobody the link that led to it."""
+STALLED_SECONDS = 60.0
+"""For the next bytes of an upload to arrive; it may take as long as it likes while they do."""
+_SHA256 = re.compile(r"(?:^|[\s,])sha-256\s*=\s*([^\s,;]*)", re.ASCII)
 
 
 class ArtifactPage(Struct, frozen=True):
@@ -38,83 +42,133 @@ class ArtifactPage(Struct, frozen=True):
     next: None = None
 
 
+class UploadQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """The worker that holds the attempt."""
+
+    worker: Name
+
+
 @get("/v1/jobs/{job_id:str}/artifacts")
 async def list_artifacts(request: Request[Any, Any, Any]) -> Response[bytes]:
     query(request, NoQuery)
     job: JobView = await request.app.state.service.jobs.get(job_id(request))
-    items = [
-        ArtifactView(name=a.name, sha256=a.sha256, size=a.size, media_type=a.media_type, url=artifact_url(job, a.name))
-        for a in job.artifacts
-    ]
-    return Response(encode(ArtifactPage(items)), media_type=JSON)
+    return Response(encode(ArtifactPage((await linked(request, job)).artifacts)), media_type=JSON)
 
 
-@get("/v1/jobs/{job_id:str}/artifacts/{name:str}")
+@get("/v1/jobs/{job_id:str}/artifacts/{name:path}")
 async def get_artifact(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
-    query(request, NoQuery)
-    job: JobView = await request.app.state.service.jobs.get(job_id(request))
-    name = request.path_params["name"]
-    artifact = next((a for a in job.artifacts if a.name == name), None)
+    link, id, name = query(request, LinkQuery), job_id(request), _name(request)
+    await check_link(request, artifact_path(id, name), link)
+    job: JobView = await request.app.state.service.jobs.get(id)
+    artifact = next((a for a in job.artifacts if unicodedata.normalize("NFC", a.name) == name), None)
     if artifact is None:
         raise NotFound(f"job {job.id} has no file {name!r}")
-    disposition = f"attachment; filename*=UTF-8''{quote(artifact.name, safe='')}"
-    return await send(request, artifact, {**UNTRUSTED, "Content-Disposition": disposition})
+    return await send(request, artifact, {**UNTRUSTED, "Content-Disposition": _disposition(artifact.name)})
 
 
-def artifact_url(job: JobView, name: str) -> str:
-    return f"/v1/jobs/{job.id}/artifacts/{quote(name, safe='')}"
+@put("/v1/jobs/{job_id:str}/attempts/{attempt:str}/artifacts/{name:path}", request_max_body_size=LARGEST_FILE)
+async def put_artifact(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The upload keeps the attempt's lease alive for as long as its bytes move."""
+    wanted, id, number = query(request, UploadQuery), job_id(request), attempt(request)
+    name, sha256 = checked_name(_name(request)), _digest(request)
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPProblem("unsupported-media-type", "send the file as it is, without a Content-Encoding")
+    if "content-range" in request.headers:
+        raise Invalid(FieldError("Content-Range", "is not taken: send the whole file"))
+    artifacts: Artifacts = request.app.state.service.artifacts
+    media_type = request.headers.get("content-type", "application/octet-stream")
+    content = moving(request.stream(), STALLED_SECONDS)
+    upload = await artifacts.upload(wanted.worker, id, number, name, content, media_type, sha256)
+    view = await linked_file(request, id, ArtifactView.of(upload.artifact))
+    headers = {"Location": artifact_path(id, name)}
+    return Response(encode(view), status_code=201 if upload.new else 200, media_type=JSON, headers=headers)
+
+
+async def moving(body: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
+    """The chunks of a body. Raises a problem when none comes for so many seconds, or its sender hung up."""
+    while True:
+        try:
+            async with asyncio.timeout(seconds):
+                chunk = await anext(body, None)
+        except TimeoutError:
+            raise HTTPProblem("invalid", f"nothing of the body arrived for {seconds:g} s") from None
+        except InternalServerException:
+            raise HTTPProblem("invalid", "the body ended before all of it was there") from None
+        if chunk is None:
+            return
+        yield chunk
 
 
 async def send(
-    request: Request[Any, Any, Any], artifact: Artifact, headers: dict[str, str]
+    request: Request[Any, Any, Any], artifact: ArtifactView, headers: dict[str, str]
 ) -> Response[bytes] | Stream:
     """The content, or the part that a Range header asks for (RFC 9110, 14), or 304 when the caller has it."""
     etag = f'"{artifact.sha256}"'
     headers = {**headers, "ETag": etag, "Accept-Ranges": "bytes", "Content-Type": artifact.media_type}
-    if request.headers.get("if-none-match") in (etag, "*"):
+    if _is_known(request.headers.get("if-none-match", ""), etag):
         return Response(b"", status_code=304, headers=headers)
     start, end = 0, artifact.size
-    part = _range(request, artifact, etag)
+    part = _range(request, artifact.size, etag)
     if part is not None:
         start, end = part
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{artifact.size}"
     headers["Content-Length"] = str(end - start)
+    status = 200 if part is None else 206
     artifacts: Artifacts = request.app.state.service.artifacts
-    content = await _begun(artifacts.read(artifact, start, end), artifact)
-    return Stream(content, status_code=200 if part is None else 206, headers=headers, media_type=artifact.media_type)
-
-
-async def _begun(content: AsyncIterator[bytes], artifact: Artifact) -> AsyncIterator[bytes]:
-    """The same content, known to be there: its first bytes are read before an answer is begun."""
     try:
-        first = await anext(content, b"")
+        content = await begun(artifacts.read(artifact.sha256, start, end))
     except FileNotFoundError as error:
+        log.warning("artifact.missing", name=artifact.name, sha256=artifact.sha256)
         raise NotFound(f"the content of {artifact.name!r} (sha256 {artifact.sha256}) is not in the store") from error
-
-    async def whole() -> AsyncIterator[bytes]:
-        yield first
-        async for chunk in content:
-            yield chunk
-
-    return whole()
+    if request.scope.get("head"):
+        return Response(b"", status_code=status, headers=headers, media_type=artifact.media_type)
+    return Stream(content, status_code=status, headers=headers, media_type=artifact.media_type)
 
 
-def _range(request: Request[Any, Any, Any], artifact: Artifact, etag: str) -> tuple[int, int] | None:
-    """The one range asked for, as start and end; None for the whole. Raises a problem for one beyond the end."""
-    asked = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""), re.ASCII)
+def _name(request: Request[Any, Any, Any]) -> str:
+    """All that stands behind `/artifacts/`, as it was sent: the router drops slashes at either end."""
+    return unicodedata.normalize("NFC", unquote(request.scope["raw_path"].decode().partition("/artifacts/")[2]))
+
+
+def _disposition(name: str) -> str:
+    """To be saved, not shown; with a name in ASCII for those who do not read the other (RFC 6266, RFC 8187)."""
+    ascii = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r'["\\%]', "_", ascii) or "file"
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _digest(request: Request[Any, Any, Any]) -> str | None:
+    """The SHA-256 of the body in hex that a Content-Digest or Repr-Digest names (RFC 9530). Raises Invalid."""
+    digests = set()
+    for field in ("Content-Digest", "Repr-Digest"):
+        for given in _SHA256.findall(", ".join(request.headers.getall(field, []))):
+            if not re.fullmatch(r":[A-Za-z0-9+/]{43}=:", given):
+                raise Invalid(FieldError(field, "sha-256 must be 32 bytes in base64 between colons"))
+            digests.add(b64decode(given.strip(":")).hex())
+    if len(digests) > 1:
+        raise Invalid(FieldError("Repr-Digest", "names another SHA-256 than Content-Digest"))
+    return digests.pop() if digests else None
+
+
+def _is_known(if_none_match: str, etag: str) -> bool:
+    return if_none_match.strip() == "*" or etag in re.findall(r'"[^"]*"', if_none_match)
+
+
+def _range(request: Request[Any, Any, Any], size: int, etag: str) -> tuple[int, int] | None:
+    """The one range asked for, as start and end; None for the whole, also when several are asked for.
+
+    Raises a problem for one beyond the end.
+    """
+    asked = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", request.headers.get("range", "").strip(), re.IGNORECASE)
     if asked is None or not any(asked.groups()) or request.headers.get("if-range", etag) != etag:
         return None
     first, last = asked.groups()
     if first:
-        start, end = int(first), min(int(last) + 1 if last else artifact.size, artifact.size)
+        start, end = int(first), min(int(last) + 1 if last else size, size)
         if last and int(last) < int(first):
             return None
     else:
-        start, end = max(artifact.size - int(last), 0), artifact.size
+        start, end = max(size - int(last), 0), size
     if start >= end:
-        raise HTTPProblem(
-            "range-not-satisfiable",
-            f"the file has {artifact.size} bytes",
-            {"Content-Range": f"bytes */{artifact.size}"},
-        )
+        raise HTTPProblem("range-not-satisfiable", f"the file has {size} bytes", {"Content-Range": f"bytes */{size}"})
     return start, end

@@ -47,6 +47,7 @@ from interfaces.http.requests import (
     sent_body,
     versions,
 )
+from interfaces.http.signed_links import linked
 from interfaces.http.streams import (
     COMMENT,
     COMMENT_SECONDS,
@@ -187,7 +188,8 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     if following is not None:
         kept = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
         headers["Link"] = f'</v1/jobs?{urlencode([*kept, ("cursor", following)])}>; rel="next"'
-    return Response(encode(JobPage(items, following)), media_type=JSON, headers=headers)
+    page = JobPage([await linked(request, job) for job in items], following)
+    return Response(encode(page), media_type=JSON, headers=headers)
 
 
 @get("/v1/jobs/{job_id:str}")
@@ -203,8 +205,8 @@ async def get_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     if (seconds := _wait(request)) is not None:
         known = versions(request.headers.get("if-none-match"))
         view = await _following(request).changed(id, known, seconds)
-        return _answer(request, view, {"Preference-Applied": f"wait={seconds}"})
-    return _answer(request, await _jobs(request).get(id))
+        return _answer(request, await linked(request, view), {"Preference-Applied": f"wait={seconds}"})
+    return _answer(request, await linked(request, await _jobs(request).get(id)))
 
 
 @get("/v1/jobs/{job_id:str}/diff")
@@ -277,7 +279,7 @@ async def answer_job(request: Request[Any, Any, Any], accepted: Accepted) -> JSO
     """202 with the job that a command created or moved, at its present version when the command is a repeat."""
     view = accepted.view or await _jobs(request).get(accepted.job_ids[0])
     headers = {"Location": view.links.self, "ETag": f'"{view.version}"', **_replayed(accepted)}
-    return JSONAnswer(encode(view), 202, headers)
+    return JSONAnswer(encode(await linked(request, view)), 202, headers)
 
 
 def _jobs(request: Request[Any, Any, Any]) -> Jobs:

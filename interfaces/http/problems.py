@@ -46,7 +46,9 @@ KINDS = {
     "rate-limited": Kind(429, "Too many requests", "Wait as long as Retry-After says."),
     "internal": Kind(500, "Something went wrong here", "Try again; if it goes on, give the operator the request_id."),
     "busy": Kind(503, "Too many connections", "Wait as long as Retry-After says, and use a connection again."),
-    "unavailable": Kind(503, "The database is away", "Wait as long as Retry-After says, then send it again."),
+    "unavailable": Kind(
+        503, "The database or the store is away", "Wait as long as Retry-After says, then send it again."
+    ),
 }
 BY_STATUS = {kind.status: code for code, kind in KINDS.items() if code not in ("job-finished", "lease-lost")}
 

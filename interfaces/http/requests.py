@@ -130,6 +130,14 @@ def job_id(request: Request[Any, Any, Any]) -> UUID:
         raise Invalid(FieldError("job_id", f"{given[:100]!r} is no UUID")) from error
 
 
+def attempt(request: Request[Any, Any, Any]) -> int:
+    """The attempt in the path. Raises Invalid for what is no number of one."""
+    given = request.path_params["attempt"]
+    if not re.fullmatch(r"[0-9]{1,10}", given, re.ASCII) or not 1 <= int(given) < 2**31:
+        raise Invalid(FieldError("attempt", "must be a number from 1 to 2147483647"))
+    return int(given)
+
+
 def asked(request: Request[Any, Any, Any], body: bytes | None = None) -> Asked:
     """Who asks, in which trace and, for a `body` that creates or requeues, under which Idempotency-Key."""
     key = request.headers.get("idempotency-key")

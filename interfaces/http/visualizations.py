@@ -2,6 +2,7 @@
 
 from pathlib import PurePath
 from typing import Any, TypeVar
+from uuid import UUID
 
 from litestar import Request, Response, get, post
 from litestar.datastructures import UploadFile
@@ -17,10 +18,11 @@ from application.visualization import KIND, PAGE, Visualization
 from domain.events import JobError
 from domain.job import Job
 from interfaces.http.answers import JSON, JSONAnswer
-from interfaces.http.artifacts import send
+from interfaces.http.artifacts import UNTRUSTED, send
 from interfaces.http.jobs import NoQuery, answer_job
 from interfaces.http.problems import HTTPProblem, field_error
 from interfaces.http.requests import BODY, arriving, asked, job_id, json_body, query
+from interfaces.http.signed_links import LinkQuery, check_link, signed
 
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 10
@@ -32,7 +34,9 @@ PAGE_POLICY = (
 
 
 class VisualizationView(Struct, frozen=True, kw_only=True):
-    """A visualization as it is shown: what is recorded so far; `html_url` once the page is there."""
+    """A visualization as it is shown: what is recorded so far, and `html_url`, a signed link to the page that is good
+    for a day or two, once it is there.
+    """
 
     id: str
     status: str
@@ -62,18 +66,22 @@ async def get_visualization(request: Request[Any, Any, Any]) -> Response[bytes]:
     jobs: Jobs = request.app.state.service.jobs
     view = await _visualization(request)
     job = await jobs.fold(view.id)
-    return Response(encode(_shown(view, job)), media_type=JSON, headers={"ETag": f'"{view.version}"'})
+    url = await signed(request, _page_path(view.id)) if view.status == "completed" else None
+    return Response(encode(_shown(view, job, url)), media_type=JSON, headers={"ETag": f'"{view.version}"'})
 
 
 @get("/v1/visualizations/{job_id:str}/html")
 async def get_page(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
-    query(request, NoQuery)
+    await check_link(request, _page_path(job_id(request)), query(request, LinkQuery))
     view = await _visualization(request)
     page = next((a for a in view.artifacts if a.name == PAGE), None)
     if page is None or view.status != "completed":
         raise NotFound(f"visualization {view.id} is {view.status} and has no page yet; look at it again")
-    headers = {"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
-    return await send(request, page, headers)
+    return await send(request, page, {**UNTRUSTED, "Content-Security-Policy": PAGE_POLICY})
+
+
+def _page_path(id: UUID) -> str:
+    return f"/v1/visualizations/{id}/html"
 
 
 async def _visualization(request: Request[Any, Any, Any]) -> JobView:
@@ -84,7 +92,7 @@ async def _visualization(request: Request[Any, Any, Any]) -> JobView:
     return view
 
 
-def _shown(view: JobView, job: Job) -> VisualizationView:
+def _shown(view: JobView, job: Job, html_url: str | None) -> VisualizationView:
     asked_for = _read(view.input, Question)
     result = _read(view.result, Visualization)
     return VisualizationView(
@@ -95,7 +103,7 @@ def _shown(view: JobView, job: Job) -> VisualizationView:
         question=asked_for.question if asked_for else None,
         analysis=_read(job.steps.get("analysis"), Analysis),
         story=_read(job.steps.get("story"), Story),
-        html_url=f"/v1/visualizations/{view.id}/html" if view.status == "completed" else None,
+        html_url=html_url,
         provider=result.provider if result else None,
         error=view.error,
     )

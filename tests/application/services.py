@@ -39,7 +39,7 @@ class Line:
         return await self._service.reports.say_all(worker, reports)
 
     async def save_artifact(
-        self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes, media_type: str
+        self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes | Path, media_type: str
     ) -> Artifact:
         return await self._service.artifacts.save(worker, job_id, attempt, name, content, media_type)
 

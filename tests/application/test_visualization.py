@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 from uuid import UUID
 
@@ -74,7 +75,8 @@ class RecordedJob:
     async def progress(self, fraction: float, message: str | None = None) -> None:
         self.fractions.append(fraction)
 
-    async def save_artifact(self, name: str, content: bytes, media_type: str) -> Artifact:
+    async def save_artifact(self, name: str, content: bytes | Path, media_type: str) -> Artifact:
+        assert isinstance(content, bytes)
         self.artifacts[name] = content
         sha256 = hashlib.sha256(content).hexdigest()
         return Artifact(name=name, sha256=sha256, size=len(content), media_type=media_type)
