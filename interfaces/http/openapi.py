@@ -12,10 +12,10 @@ from msgspec.json import encode, schema_components
 
 from application.claims import Claim
 from application.differences import Diff
-from application.jobs import JobView, NewJob
+from application.jobs import ArtifactView, JobView, NewJob
 from application.language import NOT_BLANK, Question
 from application.why import Why
-from interfaces.http.artifacts import ArtifactPage
+from interfaces.http.artifacts import ArtifactPage, UploadQuery
 from interfaces.http.events import CloudEventPage, LogPage, LogQuery
 from interfaces.http.health import Live, Ready
 from interfaces.http.jobs import (
@@ -33,6 +33,7 @@ from interfaces.http.jobs import (
 from interfaces.http.links import links
 from interfaces.http.problems import KINDS, PROBLEM_JSON, Problem
 from interfaces.http.requests import ENTITY_TAGS, IDEMPOTENCY_KEY, LONGEST_KEY
+from interfaces.http.signed_links import LinkQuery
 from interfaces.http.streams import NDJSON, SSE
 from interfaces.http.visualizations import VisualizationView
 from interfaces.http.workers import ClaimedJobs, ReportResults, ReportsRequest
@@ -71,11 +72,16 @@ class Operation(Struct, frozen=True, kw_only=True):
     example: Any = None
     request_headers: tuple[str, ...] = ()
     upload: bool = False
+    file: bool = False
+    description: str = ""
 
 
 HEADERS: dict[str, Json] = {
-    "ETag": {"description": 'The version of the job, quoted: "3"', "schema": {"type": "string"}},
-    "Location": {"description": "Where the job is", "schema": {"type": "string"}},
+    "ETag": {
+        "description": 'The version of the job, or the SHA-256 of the file, quoted: "3"',
+        "schema": {"type": "string"},
+    },
+    "Location": {"description": "Where the job or the file is", "schema": {"type": "string"}},
     "Link": {"description": 'The next page, rel="next"', "schema": {"type": "string"}},
     "Idempotency-Replayed": {
         "description": "true when the key was used before and this is the job of that time",
@@ -106,6 +112,11 @@ REQUEST_HEADERS: dict[str, Json] = {
         "schema": {"type": "string", "pattern": "^[0-9]{0,19}$"},
     },
     "Range": {"description": "Which bytes to send: bytes=0-999", "schema": {"type": "string"}},
+    "If-Range": {"description": "Send a part only of this version, else the whole", "schema": {"type": "string"}},
+    "Content-Digest": {
+        "description": "The SHA-256 that the content must have (RFC 9530): sha-256=:<base64>:",
+        "schema": {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
+    },
 }
 EVERYWHERE = ("forbidden",)
 STREAMS = (NDJSON, SSE)
@@ -243,8 +254,10 @@ OPERATIONS = (
         path="/v1/jobs/{job_id}/artifacts/{name}",
         id="get_artifact",
         summary="A file's content",
+        description="The `url` of an artifact is this call with a signature, which makes it good for a day or two.",
         tag="jobs",
-        request_headers=("Range", "If-None-Match"),
+        query=LinkQuery,
+        request_headers=("Range", "If-Range", "If-None-Match"),
         answers=(
             Answer(200, "The content", media_type="*/*", headers=("ETag",)),
             Answer(206, "A part of it", media_type="*/*", headers=("ETag", "Content-Range")),
@@ -278,6 +291,25 @@ OPERATIONS = (
         problems=WRITES,
     ),
     Operation(
+        method="put",
+        path="/v1/jobs/{job_id}/attempts/{attempt}/artifacts/{name}",
+        id="put_artifact",
+        summary="Upload a file for a claimed job",
+        description="The body is the file, of up to 5 GiB. It is recorded once all of it is safely stored, or not at "
+        "all; the same file again is answered as done, another one of that name takes its place. The upload keeps the "
+        "lease alive by itself, and may be slow, but not pause for a minute. A name is never a path: it has no "
+        "slashes, and is kept in Unicode's composed form.",
+        tag="workers",
+        query=UploadQuery,
+        request_headers=("Content-Digest",),
+        answers=(
+            Answer(200, "The job had this very file before", ArtifactView, headers=("Location",)),
+            Answer(201, "The file is stored and recorded", ArtifactView, headers=("Location",)),
+        ),
+        problems=(*WRITES, "not-found", "lease-lost", "job-finished"),
+        file=True,
+    ),
+    Operation(
         method="post",
         path="/v1/visualizations",
         id="create_visualization",
@@ -305,7 +337,8 @@ OPERATIONS = (
         id="get_visualization_page",
         summary="The page",
         tag="visualizations",
-        request_headers=("Range", "If-None-Match"),
+        query=LinkQuery,
+        request_headers=("Range", "If-Range", "If-None-Match"),
         answers=(
             Answer(200, "The page", media_type="text/html", headers=("ETag",)),
             Answer(206, "A part of it", media_type="text/html", headers=("ETag", "Content-Range")),
@@ -375,6 +408,11 @@ def _operation(operation: Operation, refs: dict[type, Json], components: Json) -
             **{str(a.status): _answer(a, refs, links(operation.id, a.status)) for a in operation.answers},
         },
     }
+    if operation.description:
+        described["description"] = operation.description
+    if operation.file:
+        bytes_of_a_file = {"schema": {"type": "string", "format": "binary"}}
+        described["requestBody"] = {"required": True, "content": {"application/octet-stream": bytes_of_a_file}}
     if operation.body is not None:
         content: Json = {"application/json": {"schema": refs[operation.body], "example": operation.example}}
         if operation.upload:
@@ -395,6 +433,9 @@ def _parameters(operation: Operation, components: Json) -> list[Json]:
     if "{job_id}" in operation.path:
         schema: Json = {"type": "string", "format": "uuid"}
         parameters.append({"name": "job_id", "in": "path", "required": True, "schema": schema, "example": ID})
+    if "{attempt}" in operation.path:
+        schema = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
+        parameters.append({"name": "attempt", "in": "path", "required": True, "schema": schema, "example": 1})
     if "{name}" in operation.path:
         schema = {"type": "string", "minLength": 1, "maxLength": 255}
         parameters.append({"name": "name", "in": "path", "required": True, "schema": schema, "example": "page.html"})

@@ -1,6 +1,7 @@
 """The service does all its work as a role that can add to the log and never change it."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -10,11 +11,15 @@ import pytest
 
 from application.jobs import Accepted, Asked, Cancel, Create, Requeue
 from application.ledger import IdempotencyKey
-from application.reports import Beat, CompletionReport, ProgressReport
+from application.reports import ArtifactReport, Beat, CompletionReport, ProgressReport
 from application.rescue import MissHeartbeat
+from application.sweeper import Found
+from domain.events import Artifact
 from infrastructure.postgres import schema
+from infrastructure.postgres.contents import PostgresContents
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.idempotency import forget_old_keys
+from infrastructure.postgres.installation import installation
 from infrastructure.postgres.schema import health, migrations
 from tests.conftest import Start
 from tests.infrastructure.nodes import ASKED, Node, ask, eventually, migrated, new_job
@@ -84,6 +89,23 @@ def test_it_rescues(node: Node, superuser: str) -> None:
     ask(superuser, "UPDATE leases SET expires_at = now() - interval '1 s' WHERE job_id = %s", [id])
     (expired,) = [one for one in node.leases.expired(3600, 100) if one.job_id == id]
     assert node.one(MissHeartbeat(expired=expired)) == "failed"
+
+
+def test_it_stores_names_and_sweeps_artifacts(node: Node, superuser: str) -> None:
+    contents = PostgresContents(node.log.database)
+    assert len(installation(node.log.database).link_secret) == 32
+    (id,) = node.started(new_job(queue="artifacts"))
+    assert contents.hold("ab" * 32, id, 1)
+    artifact = Artifact(name="a", sha256="ab" * 32, size=1, media_type="text/html")
+    assert node.say(ArtifactReport(job_id=id, attempt=1, artifact=artifact)).version == 3
+    old = [Found("cd/" + "cd" * 32, 1, datetime(2020, 1, 1, tzinfo=UTC), "cd" * 32)]
+    assert contents.condemn(old, 0) == {"cd" * 32}
+    contents.forget({"cd" * 32})
+    contents.tidy(0)
+    ask(superuser, "UPDATE installation SET swept_at = now() - interval '2 days'")
+    assert contents.due(24 * 3600)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), psycopg.connect(node.dsn) as connection:
+        connection.execute("UPDATE installation SET link_secret = 'known'")
 
 
 def test_it_keeps_idempotency_keys_and_forgets_them(node: Node, superuser: str) -> None:

@@ -11,8 +11,11 @@ from uuid import UUID
 import psycopg
 import pytest
 from eventsourcing.persistence import StoredEvent
+from msgspec import structs
 
 from application.errors import Unavailable
+from application.reports import ArtifactReport, ProgressReport
+from domain.events import Artifact
 from domain.ids import job_ids
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.recorder import EventRecorder
@@ -101,6 +104,20 @@ def test_migrating_again_changes_nothing(own: str) -> None:
     assert migrate(database) == []
     database.close()
     assert (ask(own, PARTITIONS), ask(own, "SELECT * FROM migrations"), ask(own, "SELECT * FROM log_epoch")) == before
+
+
+def test_contents_that_were_named_before_there_was_a_table_of_them_are_kept(own: str) -> None:
+    named, replaced = Artifact(name="a", sha256="ab" * 32, size=1, media_type="text/html"), "cd" * 32
+    with Node(own) as node:
+        (id,) = node.started(new_job())
+        for sha256 in (replaced, named.sha256):
+            node.say(ArtifactReport(job_id=id, attempt=1, artifact=structs.replace(named, sha256=sha256)))
+        node.say(ProgressReport(job_id=id, attempt=1, message='no "artifact":{"sha256": "at all"}', progress=0.5))
+    ask(own, "DROP TABLE artifact_contents, artifact_holds, installation")
+    ask(own, "DELETE FROM migrations WHERE number = 6")
+    migrated(own)
+    contents = ask(own, "SELECT encode(sha256, 'hex'), named FROM artifact_contents ORDER BY 1")
+    assert contents == [("ab" * 32, True), ("cd" * 32, True)]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The description at /schema/openapi.json: valid, whole, and true to every answer."""
 
+import http.client
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import httpx2
@@ -70,7 +72,12 @@ def test_every_operation_has_a_name_of_its_own_and_says_what_it_does(description
 
 
 def test_every_json_body_has_an_example_that_fits(description: Json) -> None:
-    bodies = [o["requestBody"] for calls in description["paths"].values() for o in calls.values() if "requestBody" in o]
+    bodies = [
+        o["requestBody"]
+        for calls in description["paths"].values()
+        for o in calls.values()
+        if "application/json" in o.get("requestBody", {"content": {}})["content"]
+    ]
     assert len(bodies) == 7
     for body in bodies:
         described = body["content"]["application/json"]
@@ -118,8 +125,11 @@ class Tour:
 
     def call(self, method: str, path: str, status: int, **parts: Any) -> httpx2.Response:
         answer = self.http.request(method, path, **parts)
+        return self.judge(method, answer.request.url.path, status, answer)
+
+    def judge(self, method: str, path: str, status: int, answer: httpx2.Response) -> httpx2.Response:
         assert answer.status_code == status, answer.text
-        place = self._place(answer.request.url.path)
+        place = self._place(path)
         described = self.description["paths"][place][method]["responses"][str(status)]
         self._check_content(answer, described.get("content", {}))
         for name, header in described.get("headers", {}).items():
@@ -220,7 +230,7 @@ def tour_of_refusals(tour: Tour) -> None:
             tour.call("post", f"/v1/jobs/{unknown}/{call}", status, json={"reason": "because"})
     foreign = {"origin": "http://example.org"}
     for path, calls in tour.description["paths"].items():
-        place = path.format(job_id=uuid4(), name="a.txt")
+        place = path.format(job_id=uuid4(), name="a.txt", attempt=1)
         for method in calls:
             tour.call(method, place, 403, headers=foreign)
             if method == "post":
@@ -247,12 +257,31 @@ def tour_of_a_worker(tour: Tour) -> None:
         {"job_id": str(uuid4()), "attempt": 1, "type": "completed"},
     ]
     tour.call("post", "/v1/reports", 200, json={"worker": "tourist", "reports": reports})
+    tour_of_an_upload(tour, held["job_id"], done["job_id"])
     for job in jobs:
         tour.call("get", f"/v1/jobs/{job['id']}", 200)
         tour.call("get", f"/v1/jobs/{job['id']}/events", 200)
     tour.call("post", f"/v1/jobs/{done['job_id']}/cancellations", 409, json={"reason": "too late"})
     tour.call("post", "/v1/claims", 200, json=claim)
     tour.call("get", "/v1/jobs", 200)
+
+
+def tour_of_an_upload(tour: Tour, held: str, done: str) -> None:
+    place, worker = f"/v1/jobs/{held}/attempts/1/artifacts/a%20b.txt", {"worker": "tourist"}
+    tour.call("put", place, 201, content=b"text", params=worker)
+    tour.call("put", place, 200, content=b"text", params=worker)
+    tour.call("put", place, 400, content=b"text")
+    tour.call("put", place, 409, content=b"text", params={"worker": "another"})
+    tour.call("put", place.replace(held, done), 409, content=b"text", params=worker)
+    tour.call("put", place.replace(held, str(uuid4())), 404, content=b"text", params=worker)
+    tour.call("put", place, 415, content=b"text", params=worker, headers={"content-encoding": "gzip"})
+    # The client would send all that it announces, before it looks at the answer.
+    connection = http.client.HTTPConnection(urlsplit(str(tour.http.base_url)).netloc, timeout=60)
+    connection.request("PUT", f"{place}?worker=tourist", headers={"content-length": str(5 * 2**30 + 1)})
+    told = connection.getresponse()
+    answer = httpx2.Response(told.status, headers=told.getheaders(), content=told.read())
+    connection.close()
+    tour.judge("put", f"/v1/jobs/{held}/attempts/1/artifacts/a", 413, answer)
 
 
 def tour_of_a_page(tour: Tour, id: str) -> None:
