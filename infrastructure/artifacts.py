@@ -7,11 +7,12 @@ import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any
 
 import obstore
 import structlog
@@ -25,6 +26,7 @@ from application.sweeper import Found
 log = structlog.get_logger()
 CHUNK = 1024 * 1024
 PAGE = 1000
+THREADS = 8
 PARTS_AT_A_TIME = 4
 """Of 5 MiB each, when a content goes to a bucket."""
 UPLOADS = "uploads"
@@ -52,16 +54,17 @@ class ObjectArtifacts:
         self._store: ObjectStore = _bucket(place) if self._folder is None else LocalStore(place, mkdir=True)
         self._owner = owner
         self._is_ours = False
+        self._threads = ThreadPoolExecutor(THREADS, "artifacts")
 
     async def save(
         self, content: AsyncIterator[bytes], most: int, admit: Callable[[Stored], Awaitable[None]]
     ) -> Stored:
-        await asyncio.to_thread(self._claim)
+        await self._on_thread(self._claim)
         with self._spooling() as file:
-            stored = await _spooled(content, file, most)
+            stored = await self._gather(content, file, most)
             await admit(stored)
             if self._folder is not None:
-                await asyncio.to_thread(_move, file, self._folder, stored.sha256)
+                await self._on_thread(_move, file, self._folder, stored.sha256)
             else:
                 await self._send(file, stored)
         return stored
@@ -125,11 +128,28 @@ class ObjectArtifacts:
             stack.callback(_close, file)
             yield file
 
+    async def _gather(self, content: AsyncIterator[bytes], file: IO[bytes], most: int) -> Stored:
+        """Each chunk is written as it comes, so that the file of an upload that moves is always young."""
+        digest, size = hashlib.sha256(), 0
+
+        def write(chunk: bytes) -> None:
+            with _told():
+                digest.update(chunk)
+                file.write(chunk)
+                file.flush()
+
+        async for chunk in content:
+            size += len(chunk)
+            if size > most:
+                raise TooLarge(f"the file has more than {most} bytes")
+            await self._on_thread(write, chunk)
+        return Stored(digest.hexdigest(), size)
+
     async def _send(self, file: IO[bytes], stored: Stored) -> None:
         with _told():
             if await self._has(stored):
                 return
-            await asyncio.to_thread(file.seek, 0)
+            await self._on_thread(file.seek, 0)
             await obstore.put_async(self._store, _path(stored.sha256), file, max_concurrency=PARTS_AT_A_TIME)
 
     async def _has(self, stored: Stored) -> bool:
@@ -138,28 +158,14 @@ class ObjectArtifacts:
         except FileNotFoundError:
             return False
 
+    async def _on_thread(self, call: Callable[..., Any], *values: Any) -> None:
+        """On a thread for files: those of the loop are not kept waiting by a disk that takes its time."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, call, *values)
+
 
 def _bucket(url: str) -> ObjectStore:
     """The bucket at a URL, which is asked again a few times before it counts as away."""
     return from_url(url, retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)})
-
-
-async def _spooled(content: AsyncIterator[bytes], file: IO[bytes], most: int) -> Stored:
-    """Each chunk is written as it comes, so that the file of an upload that moves is always young."""
-    digest, size = hashlib.sha256(), 0
-
-    def write(chunk: bytes) -> None:
-        with _told():
-            digest.update(chunk)
-            file.write(chunk)
-            file.flush()
-
-    async for chunk in content:
-        size += len(chunk)
-        if size > most:
-            raise TooLarge(f"the file has more than {most} bytes")
-        await asyncio.to_thread(write, chunk)
-    return Stored(digest.hexdigest(), size)
 
 
 def _close(file: IO[bytes]) -> None:

@@ -42,7 +42,7 @@ from infrastructure.postgres.leases import PostgresLeases
 from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.notifications import Listener, Notifier
-from infrastructure.postgres.schema import add_partitions, health, migrate, migrations
+from infrastructure.postgres.schema import SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.why import PostgresFacts
 from interfaces.http.health import Ready
 from interfaces.settings import Settings
@@ -186,10 +186,15 @@ def migrate_database(settings: Settings) -> list[str]:
 
 
 def sweep(settings: Settings, grace: float, *, dry_run: bool) -> Swept:
-    """Remove what no event names and nobody stored within `grace` seconds. Raises Unavailable, StoreUnavailable."""
+    """Remove what no event names and nobody stored within `grace` seconds.
+
+    Raises Unavailable, SchemaNotReady and StoreUnavailable.
+    """
     assert settings.database_url is not None
     database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
     try:
+        if (health(database).schema_version or 0) < migrations()[-1].number:
+            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
         return Sweeper(_store(settings, database), PostgresContents(database)).run_once(grace, dry_run=dry_run)
     finally:
         database.close()

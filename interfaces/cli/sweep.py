@@ -10,12 +10,13 @@ from interfaces.bootstrap import configure_logs, embedded, sweep
 from interfaces.settings import Settings
 
 DONE, USAGE, UNREACHABLE = 0, 2, 3
+LONGEST_GRACE = 1e9
 
 
 def run(settings: Settings, given: argparse.Namespace) -> int:
     """Sweep once, over DATABASE_URL or the database of a running `jobledger up`."""
-    if given.older_than < 0:
-        print("jobledger: --older-than: must not be below 0", file=sys.stderr)
+    if not 0 <= given.older_than <= LONGEST_GRACE:
+        print(f"jobledger: --older-than: must be 0 to {LONGEST_GRACE:.0f} seconds", file=sys.stderr)
         return USAGE
     configure_logs(settings.log)
     if settings.database_url is None:

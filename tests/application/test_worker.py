@@ -1,6 +1,8 @@
 """A worker over a real ledger: what it recorded is not done twice, and it stops when it is told to."""
 
 import asyncio
+import hashlib
+import resource
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -482,6 +484,49 @@ def test_progress_and_files_are_recorded_while_it_runs(play: Play) -> None:
         assert [e.progress for e in said] == [0.5, 0.5, 1.0, 1.0]
 
     play(story)
+
+
+def test_a_file_of_any_size_is_saved_from_its_path(play: Play, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(bytes(range(256)) * 20_000)
+
+    async def work(job: JobContext, order: Order) -> str:
+        return (await job.save_artifact("film", film, "video/mp4")).sha256
+
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=work):
+            job = await shop.finished(await shop.create())
+        (file,) = job.artifacts
+        assert (file.size, file.sha256) == (film.stat().st_size, hashlib.sha256(film.read_bytes()).hexdigest())
+        pieces = [piece async for piece in shop.service.artifacts.read(file.sha256, 0, file.size)]
+        assert b"".join(pieces) == film.read_bytes()
+
+    play(story)
+
+
+def test_a_disk_that_is_full_fails_the_attempt_with_that_reason_and_the_next_one_may_find_room(play: Play) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def work(job: JobContext, order: Order) -> None:
+        if job.attempt == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # the kernel refuses to write beyond
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await job.save_artifact("film", bytes(200_000), "video/mp4")
+
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=work):
+            id = await shop.create(retry=AT_ONCE)
+            job = await shop.finished(id)
+        assert (job.status, job.attempt, len(job.artifacts)) == ("completed", 2, 1)
+        (failed,) = [e for e in await asyncio.to_thread(shop.service._log.stream, id) if isinstance(e, Failed)]
+        assert failed.error.type == "NoSpace"
+        assert "no space left" in failed.error.message
+
+    try:
+        play(story)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_no_more_jobs_run_at_once_than_there_is_room_for(play: Play) -> None:

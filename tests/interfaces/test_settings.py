@@ -1,5 +1,6 @@
 """Settings: flags win over the environment, which wins over `.env` here, which wins over `.env` in the data folder."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,21 @@ def test_a_key_in_a_file_is_read_and_not_shown(tmp_path: Path) -> None:
     assert settings.openai_api_key is not None
     assert settings.openai_api_key.get_secret_value() == "sk-very-secret"
     assert "sk-very-secret" not in repr(settings)
+
+
+def test_what_a_file_says_of_a_cloud_joins_the_environment_and_does_not_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.setenv(name, "kept for after the test")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_REGION", "here-1")
+    (tmp_path / "data" / ".env").write_text("AWS_REGION=file-1\nAWS_ENDPOINT_URL=http://a\nAWS_ACCESS_KEY_ID=a\n")
+    (tmp_path / "here" / ".env").write_text("AWS_ENDPOINT_URL=http://b\nPATH=/nowhere\n")
+    path = os.environ["PATH"]
+    load()
+    told = [os.environ[name] for name in ("AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "PATH")]
+    assert told == ["here-1", "http://b", "a", path]
 
 
 def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
