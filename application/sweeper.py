@@ -79,6 +79,7 @@ class Sweeper:
     def __init__(self, shelves: Shelves, contents: Contents) -> None:
         self._shelves = shelves
         self._contents = contents
+        self._stopping = False
 
     def run_if_due(self) -> int:
         """Sweep if nobody did for a day; how many files were removed. Blocks."""
@@ -90,6 +91,8 @@ class Sweeper:
         # An upload that moves at all touches its file every minute.
         died = self._contents.clock() - timedelta(seconds=max(grace, HOUR))
         for page in self._shelves.pages():
+            if self._stopping:
+                break
             removed = self._removable(page, grace, died) if dry_run else self._remove(page, grace, died)
             files += len(removed)
             freed += sum(one.size for one in removed)
@@ -97,6 +100,10 @@ class Sweeper:
             self._contents.tidy(grace)
         log.info("artifacts.swept", files=files, bytes=freed, grace=grace, dry_run=dry_run)
         return Swept(files, freed, dry_run)
+
+    def stop(self) -> None:
+        """Let a sweep that is under way end with its page."""
+        self._stopping = True
 
     def _removable(self, page: list[Found], grace: float, died: datetime) -> list[Found]:
         unnamed = self._contents.unnamed([one for one in page if one.sha256], grace)

@@ -134,6 +134,7 @@ class Service:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
+        self.sweeper.stop()
         for part in (self.claims, self.reports, self.following, self.jobs, self._notifier, self._listener):
             part.close()
         self._log.close()

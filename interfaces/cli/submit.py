@@ -127,5 +127,5 @@ def _show(url: str, job: Job, *, as_json: bool) -> None:
     if job["kind"] == "visualization" and job["status"] == "completed":
         print(f"page      {url}/v1/visualizations/{job['id']}/html")
     for artifact in job["artifacts"]:
-        print(f"file      {url}{job['links']['self']}/artifacts/{artifact['name']}  ({artifact['size']} bytes)")
+        print(f"file      {url}{artifact['url']}  ({artifact['name']}, {artifact['size']} bytes)")
     print(f"history   {url}{job['links']['events']}")

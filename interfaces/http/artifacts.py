@@ -21,7 +21,7 @@ from application.jobs import ArtifactView, JobView, Name
 from interfaces.http.answers import JSON
 from interfaces.http.jobs import NoQuery
 from interfaces.http.problems import HTTPProblem
-from interfaces.http.requests import attempt, job_id, query
+from interfaces.http.requests import attempt, job_id, query, trace
 from interfaces.http.signed_links import LinkQuery, artifact_path, check_link, linked, linked_file
 from interfaces.http.streams import begun
 
@@ -78,7 +78,7 @@ async def put_artifact(request: Request[Any, Any, Any]) -> Response[bytes]:
     artifacts: Artifacts = request.app.state.service.artifacts
     media_type = request.headers.get("content-type", "application/octet-stream")
     content = moving(request.stream(), STALLED_SECONDS)
-    upload = await artifacts.upload(wanted.worker, id, number, name, content, media_type, sha256)
+    upload = await artifacts.upload(wanted.worker, id, number, name, content, media_type, sha256, trace(request))
     view = await linked_file(request, id, ArtifactView.of(upload.artifact))
     headers = {"Location": artifact_path(id, name)}
     return Response(encode(view), status_code=201 if upload.new else 200, media_type=JSON, headers=headers)

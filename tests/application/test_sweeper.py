@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -210,6 +210,37 @@ def test_many_pages_are_swept(told: Told, monkeypatch: pytest.MonkeyPatch) -> No
         assert (await place.sweep()).files == 35
         assert all(place.has(sha256) for sha256 in named)
         assert not any(place.has(sha256) for sha256 in unnamed)
+
+    told(story)
+
+
+class StoppedWhileRemoving:
+    """A store that is being swept when the process is told to stop."""
+
+    sweeper: Sweeper
+
+    def __init__(self, store: ObjectArtifacts) -> None:
+        self._store = store
+
+    def pages(self) -> Iterator[list[Found]]:
+        return self._store.pages()
+
+    def remove(self, found: Sequence[Found]) -> None:
+        self.sweeper.stop()
+        self._store.remove(found)
+
+
+def test_a_sweep_that_is_told_to_stop_ends_with_its_page(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "PAGE", 10)
+
+    async def story(place: Place) -> None:
+        for n in range(35):
+            await place.unnamed(b"left over %d" % n)
+        place.age()
+        shelves = StoppedWhileRemoving(place.store)
+        shelves.sweeper = Sweeper(shelves, place.contents)
+        assert shelves.sweeper.run_once().files == 10
+        assert sum(len(page) for page in place.store.pages()) == 25
 
     told(story)
 

@@ -121,7 +121,9 @@ def half_uploads(folder: Path) -> list[Path]:
 
 
 def test_an_upload_is_recorded_with_name_size_hash_and_type(service: "Service", job: Json) -> None:
-    answer = put(service, job, "film.mp4", FILE, content_type="video/mp4")
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    traced = {"content_type": "video/mp4", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    answer = put(service, job, "film.mp4", FILE, **traced)
     assert answer.status_code == 201
     view = answer.json()
     told = {"name": "film.mp4", "sha256": SHA256, "size": len(FILE), "media_type": "video/mp4"}
@@ -130,7 +132,7 @@ def test_an_upload_is_recorded_with_name_size_hash_and_type(service: "Service", 
     assert service.job(job["id"])["artifacts"] == [view]
     assert service.http.get(f"/v1/jobs/{job['id']}/artifacts").json() == {"items": [view], "next": None}
     [event] = [e for e in service.events(job["id"]) if e["type"] == "job.progressed"]
-    assert (event["data"]["artifact"], event["by"]) == (told, "worker:w1")
+    assert (event["data"]["artifact"], event["by"], event["trace"]) == (told, "worker:w1", trace)
     assert service.http.get(view["url"]).content == FILE
 
 
