@@ -52,6 +52,8 @@ def a_bucket() -> Iterator[Bucket]:
     server.start()
     try:
         _, port = server.get_host_and_port()
-        yield Bucket(f"http://127.0.0.1:{port}")
+        bucket = Bucket(f"http://127.0.0.1:{port}")
+        bucket.empty()  # the servers of one process share what they keep
+        yield bucket
     finally:
         server.stop()
