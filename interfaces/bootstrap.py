@@ -43,6 +43,7 @@ from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.notifications import Listener, Notifier
 from infrastructure.postgres.schema import SchemaNotReady, add_partitions, health, migrate, migrations
+from infrastructure.postgres.scout import Scout
 from infrastructure.postgres.why import PostgresFacts
 from interfaces.http.health import Ready
 from interfaces.settings import Settings
@@ -77,6 +78,8 @@ class Service:
         self._listener = Listener(Database(listen), self.news.tell)
         leases = PostgresLeases(self._log.database)
         ledger = PostgresLedger(self._log, self._tell)
+        self._scout = Scout(self._log.batches, ledger.ready_jobs.horizon, self.news.tell)
+        self._scout.start()
         views = PostgresViews(self._log.reads)
         self.jobs = Jobs(ledger, views)
         self.facts = PostgresFacts(self._log.reads)
@@ -135,7 +138,7 @@ class Service:
 
     def _close(self) -> None:
         self.sweeper.stop()
-        for part in (self.claims, self.reports, self.following, self.jobs, self._notifier, self._listener):
+        for part in (self.claims, self.reports, self.following, self.jobs, self._scout, self._notifier, self._listener):
             part.close()
         self._log.close()
 

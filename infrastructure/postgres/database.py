@@ -15,6 +15,7 @@ from infrastructure.postgres.columns import Column, ColumnDumper
 
 SESSION = "SET idle_in_transaction_session_timeout = '10s'"
 PLANS = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+NO_BITMAPS = "SET enable_bitmapscan = off"
 STATEMENT_TIMEOUT = "SELECT set_config('statement_timeout', %s, false)"
 Query = LiteralString | bytes | sql.Composed
 T = TypeVar("T")
@@ -46,18 +47,26 @@ class Database:
     """
 
     def __init__(
-        self, dsn: str, *, prepare: bool = True, by_index: bool = False, patience: float | None = None
+        self,
+        dsn: str,
+        *,
+        prepare: bool = True,
+        by_index: bool = False,
+        bitmaps: bool = True,
+        patience: float | None = None,
     ) -> None:
         """`prepare` off stands for a transaction pooler in between, where a session's settings are not ours.
 
         `by_index`: for statements that only ever look rows up by index: they are planned once, and never as a scan of
-        a table that was small when the plan was made.
+        a table that was small when the plan was made. `bitmaps` off: nor by a bitmap, which for a claim, that wants
+        the first few jobs of a lane, would be of the whole lane.
 
         `patience`: seconds that a statement may take, on the server and until its answer is here.
         """
         self._dsn = dsn
         self._prepare = prepare
         self._by_index = by_index
+        self._bitmaps = bitmaps
         self._patience = patience
         self._idle: deque[Connection] = deque()
 
@@ -84,6 +93,8 @@ class Database:
                 connection.execute(STATEMENT_TIMEOUT, (f"{self._patience:g}s",))
             if self._prepare and self._by_index:
                 connection.execute(PLANS)
+            if self._prepare and not self._bitmaps:
+                connection.execute(NO_BITMAPS)
         except psycopg.OperationalError as error:
             raise Unavailable() from error
         return connection

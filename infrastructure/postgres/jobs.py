@@ -41,61 +41,6 @@ FROM unnest(%b::uuid[], %b::int8[], %b::int8[], %b::text[], %b::int4[], %b::floa
     updated_at, started_at, finished_at)
 WHERE jobs.id = x.id
 """
-# The claim. jobs_ready is scanned one lane, (queue, kind, priority), at a time: the lanes there are found by hopping
-# from one to the next, so that neither jobs of kinds nobody here handles nor jobs that are not due yet, however many
-# and however high their priority, are walked over. Within a priority the oldest of all lanes come first; lanes of
-# lower priority are looked at only while the higher ones did not fill the claim. Rows that another claimer has locked
-# are passed over. The clock is the statement's, since the volatile clock_timestamp() could not end an index scan.
-READY = """
-WITH RECURSIVE wanted AS (
-  SELECT queue FROM unnest(%(queues)s::text[]) AS x (queue)
-), kinds (queue, kind) AS (
-  SELECT queue, (SELECT min(kind) FROM jobs WHERE status = 'queued' AND jobs.queue = wanted.queue)
-  FROM wanted WHERE %(kinds)s::text[] IS NULL
-  UNION ALL
-  SELECT queue, (
-    SELECT min(jobs.kind) FROM jobs
-    WHERE status = 'queued' AND jobs.queue = kinds.queue AND jobs.kind > kinds.kind
-  )
-  FROM kinds WHERE kind IS NOT NULL
-), pairs (queue, kind) AS (
-  SELECT queue, kind FROM kinds WHERE kind IS NOT NULL
-  UNION ALL
-  SELECT queue, kind FROM wanted, unnest(%(kinds)s::text[]) AS y (kind)
-), lanes (queue, kind, priority) AS (
-  SELECT queue, kind, (
-    SELECT max(priority) FROM jobs
-    WHERE status = 'queued' AND jobs.queue = pairs.queue AND jobs.kind = pairs.kind
-  )
-  FROM pairs
-  UNION ALL
-  SELECT queue, kind, (
-    SELECT max(jobs.priority) FROM jobs
-    WHERE status = 'queued' AND jobs.queue = lanes.queue AND jobs.kind = lanes.kind
-      AND jobs.priority < lanes.priority
-  )
-  FROM lanes WHERE priority IS NOT NULL
-)
-SELECT due.id, due.position
-FROM (SELECT DISTINCT priority FROM lanes WHERE priority IS NOT NULL ORDER BY priority DESC) AS level
-CROSS JOIN LATERAL (
-  SELECT lane_jobs.id, lane_jobs.position
-  FROM lanes
-  CROSS JOIN LATERAL (
-    SELECT jobs.id, jobs.run_at, jobs.position
-    FROM jobs
-    WHERE status = 'queued' AND jobs.queue = lanes.queue AND jobs.kind = lanes.kind
-      AND jobs.priority = level.priority AND run_at <= statement_timestamp() AND jobs.id <> ALL(%(taken)s::uuid[])
-    ORDER BY run_at, id
-    LIMIT %(count)s
-    FOR UPDATE SKIP LOCKED
-  ) AS lane_jobs
-  WHERE lanes.priority = level.priority
-  ORDER BY lane_jobs.run_at, lane_jobs.id
-  LIMIT %(count)s
-) AS due
-LIMIT %(count)s
-"""
 COLUMNS = """
 id, namespace, kind, queue, jobs.status, progress, step, message, jobs.attempt, max_attempts, jobs.worker, input,
 result, error, labels, priority, artifacts, created_at, updated_at, started_at, finished_at, run_at, heartbeat_at,

@@ -25,11 +25,13 @@ from domain.ids import job_ids
 from domain.job import Job, evolve
 from infrastructure.postgres.columns import uuids
 from infrastructure.postgres.contents import name_contents
+from infrastructure.postgres.horizon import Horizon
 from infrastructure.postgres.idempotency import KeysOfBatch
-from infrastructure.postgres.jobs import LOCK, READY, insert_jobs, move_jobs
+from infrastructure.postgres.jobs import LOCK, insert_jobs, move_jobs
 from infrastructure.postgres.leases import STILL_EXPIRED, move_leases
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.mapper import written
+from infrastructure.postgres.ready import ReadyJobs
 from infrastructure.postgres.recorder import NewEvents
 
 log = structlog.get_logger()
@@ -99,6 +101,7 @@ class PostgresLedger:
         self._database = log.batches
         self._tell = tell
         self._cache = StreamCache()
+        self.ready_jobs = ReadyJobs(Horizon())
 
     @contextmanager
     def batch(self, job_ids: Collection[UUID] = (), keys: Collection[IdempotencyKey] = ()) -> Iterator["PostgresBatch"]:
@@ -124,7 +127,7 @@ class PostgresLedger:
         for last_try in (False, True):
             connection = self._database.take()
             try:
-                return connection, PostgresBatch.begin(connection, self._cache, job_ids, keys)
+                return connection, PostgresBatch.begin(connection, self._cache, self.ready_jobs, job_ids, keys)
             except psycopg.Error as error:
                 broken = connection.broken or connection.closed
                 self._database.give_back(connection)
@@ -160,6 +163,7 @@ class PostgresBatch:
     def __init__(
         self,
         connection: Connection,
+        ready_jobs: ReadyJobs,
         transaction: int,
         base: int,
         now: datetime,
@@ -167,6 +171,7 @@ class PostgresBatch:
         keys: KeysOfBatch,
     ) -> None:
         self._connection = connection
+        self._ready_jobs = ready_jobs
         self.transaction = transaction
         self._base = base
         self.now = now
@@ -182,6 +187,7 @@ class PostgresBatch:
         cls,
         connection: Connection,
         cache: StreamCache,
+        ready_jobs: ReadyJobs,
         job_ids: list[UUID],
         keys: Collection[IdempotencyKey],
     ) -> "PostgresBatch":
@@ -195,6 +201,7 @@ class PostgresBatch:
         rows = locked.fetchall() if locked else []
         return cls(
             connection,
+            ready_jobs,
             transaction,
             (transaction + offset) << 16,
             now,
@@ -232,13 +239,7 @@ class PostgresBatch:
         return jobs
 
     def _ready(self, wanted: Ready, count: int, taken: list[UUID]) -> dict[UUID, Stream | Exception]:
-        values = {
-            "queues": list(wanted.queues),
-            "kinds": list(wanted.kinds) if wanted.kinds else None,
-            "count": count,
-            "taken": taken,
-        }
-        positions: dict[UUID, int] = dict(self._connection.execute(READY, values, binary=True).fetchall())
+        positions = self._ready_jobs.find(self._connection, wanted, count, taken, self.now)
         found = _read(self._connection, positions)
         self._streams.update(found)
         return found

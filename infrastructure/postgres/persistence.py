@@ -31,7 +31,7 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
         super().__init__(env)
         dsn, prepare = self.env.get(DSN, ""), self.env.get(PREPARE, "on") != "off"
         self.database = Database(dsn, prepare=prepare)
-        self.batches = Database(dsn, prepare=prepare, by_index=True)
+        self.batches = Database(dsn, prepare=prepare, by_index=True, bitmaps=False)
         self.reads = Database(dsn, prepare=prepare, by_index=True, patience=READ_PATIENCE)
 
     def mapper(self, transcoder: Transcoder | None = None, mapper_class: Any = None) -> Mapper[UUID]:  # type: ignore[override]

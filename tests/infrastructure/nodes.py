@@ -1,13 +1,15 @@
 """What the tests of the log share: a server of their own over a real database, and waiting for what must come."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, LiteralString, Self
 from uuid import UUID
 
 import psycopg
 from msgspec import Raw
+from psycopg import Connection, IsolationLevel
 
 from application.commands import Command, execute
 from application.jobs import Accepted, Asked, Create, NewJob
@@ -105,6 +107,22 @@ def ask(dsn: str, query: LiteralString, values: Sequence[Any] | None = None) -> 
     with psycopg.connect(dsn) as connection:
         cursor = connection.execute(query, values)
         return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def holding_a_snapshot(dsn: str) -> Iterator[Connection]:
+    """A transaction that somebody forgot: what ends meanwhile is not dead to all."""
+    with psycopg.connect(dsn, options="-c idle_in_transaction_session_timeout=0") as connection:
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        connection.execute("SELECT count(*) FROM migrations")
+        yield connection
+
+
+def plan_nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan of EXPLAIN (FORMAT JSON), node by node."""
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from plan_nodes(child)
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:

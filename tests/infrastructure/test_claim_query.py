@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from infrastructure.postgres.jobs import READY
-from tests.infrastructure.nodes import ask, migrated
+from infrastructure.postgres.ready import READY
+from tests.infrastructure.nodes import ask, migrated, plan_nodes
 
 ADD = """
 INSERT INTO jobs (id, version, position, namespace, kind, queue, priority, status, attempt, max_attempts, progress,
@@ -177,9 +177,3 @@ def new_database_for_class(postgres: str) -> Callable[[], str]:
         return postgres.replace("@/jobledger?", "@/crowded?")
 
     return make
-
-
-def plan_nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from plan_nodes(child)

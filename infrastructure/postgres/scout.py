@@ -1,0 +1,143 @@
+"""The scout: looks at all lanes of the ready index, beside the claims, while that is too slow for a claim to do."""
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+import psycopg
+import structlog
+from psycopg import Connection
+
+from application.errors import Unavailable
+from application.ledger import Ready
+from application.news import queue_topic
+from infrastructure.postgres.columns import texts
+from infrastructure.postgres.database import Database
+from infrastructure.postgres.horizon import MOST_STRAYS, Horizon, Lane, Look, Place, Stretch
+from infrastructure.postgres.ready import BY_INDEX, HEADS, SLOW, STRETCHES, columns
+
+log = structlog.get_logger()
+LOOK = f"""
+WITH RECURSIVE wanted (queue, kind) AS (
+  SELECT queue, kind FROM unnest(%(queues)b::text[], %(kinds)b::text[]) AS x (queue, kind)
+), {HEADS}
+SELECT queue, kind, priority, run_at, id FROM heads
+"""  # noqa: S608  the parts are ours
+STRAYS = f"""
+WITH {STRETCHES}
+SELECT queue, kind, priority, stray.run_at, stray.id
+FROM stretches
+CROSS JOIN LATERAL (
+  SELECT jobs.run_at, jobs.id FROM jobs
+  WHERE status = 'queued' AND jobs.queue = stretches.queue AND jobs.kind = stretches.kind
+    AND jobs.priority = stretches.priority
+    AND (jobs.run_at, jobs.id) >= (first_at, first_id) AND (jobs.run_at, jobs.id) < (last_at, last_id)
+  ORDER BY jobs.run_at, jobs.id
+  LIMIT %(most)s
+) AS stray
+"""  # noqa: S608  the parts are ours
+PERIOD = 1.0
+REST = 3
+"""Seconds between looks, or so many times what the last one took if that is longer: a quarter of the time at most."""
+CANCEL_SECONDS = 2.0
+
+
+class Scout:
+    """Keeps a horizon true with looks of its own: read-only, without locks, and no claim waits for one."""
+
+    def __init__(
+        self,
+        database: Database,
+        horizon: Horizon,
+        tell: Callable[[Collection[str]], None],
+        *,
+        slow: float = SLOW,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`tell` is given the topics of queues in which jobs were found that claims did not know of."""
+        self._database = database
+        self._horizon = horizon
+        self._tell = tell
+        self._slow = slow
+        self._clock = clock
+        self._closing = threading.Event()
+        self._looking: Connection | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Look on a thread of its own, whenever it is asked for, until closed."""
+        self._thread = threading.Thread(target=self._run, name="scout", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._horizon.asked_for.set()
+        if (connection := self._looking) is not None:
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=CANCEL_SECONDS)
+        if self._thread is not None:
+            self._thread.join(5)
+
+    @property
+    def ended(self) -> bool:
+        return self._thread is None or not self._thread.is_alive()
+
+    def run_once(self) -> float:
+        """Look at what claims ask for; returns the seconds until it is time for the next look. Raises Unavailable."""
+        begun = self._clock()
+        asked, before = self._horizon.asked(begun)
+        look, seconds = self._look(asked, before)
+        ended = self._clock()
+        if seconds > self._slow:
+            if news := self._horizon.looked(look, ended - begun, ended):
+                self._tell({queue_topic(queue) for queue in news})
+        else:
+            self._horizon.drop()
+        return max(PERIOD, REST * (ended - begun))
+
+    def _look(self, asked: Collection[Ready], before: dict[Lane, Place]) -> tuple[Look, float]:
+        """What is there, and how long the server took to find all heads."""
+        queues = {queue for wanted in asked if wanted.kinds is None for queue in wanted.queues}
+        kinds = {(queue, kind) for wanted in asked for queue in wanted.queues for kind in wanted.kinds or ()}
+        pairs = [(queue, None) for queue in queues] + [pair for pair in kinds if pair[0] not in queues]
+        values = {"queues": texts([queue for queue, _ in pairs]), "kinds": texts([kind for _, kind in pairs])}
+        with self._database.connection() as connection:
+            try:
+                self._looking = connection
+                with connection.pipeline():
+                    connection.execute("BEGIN READ ONLY")
+                    connection.execute(BY_INDEX)
+                    begun = connection.execute("SELECT clock_timestamp()", binary=True)
+                    found = connection.execute(LOOK, values, binary=True)
+                    ended = connection.execute("SELECT clock_timestamp()", binary=True)
+                heads = {Lane(*lane): (run_at, id) for *lane, run_at, id in found}
+                strays = _strays(connection, heads, before)
+                connection.execute("COMMIT")
+            finally:
+                self._looking = None
+        (moment,), (end,) = begun.fetchall()[0], ended.fetchall()[0]
+        return Look(moment, asked, before, heads, strays), (end - moment).total_seconds()
+
+    def _run(self) -> None:
+        while self._horizon.asked_for.wait() and not self._closing.is_set():
+            pause = PERIOD
+            try:
+                pause = self.run_once()
+            except (Unavailable, psycopg.Error) as error:
+                if not self._closing.is_set():
+                    log.warning("scout.away", error=str(error))
+            except Exception:
+                log.exception("scout.failed")
+            self._closing.wait(pause)
+
+
+def _strays(connection: Connection, heads: dict[Lane, Place], before: dict[Lane, Place]) -> dict[Lane, list[Place]]:
+    """The living entries before the horizon, of lanes that begin before it."""
+    behind = [Stretch(lane, head, before[lane]) for lane, head in heads.items() if head < before.get(lane, head)]
+    strays: dict[Lane, list[Place]] = {}
+    if behind:
+        found = connection.execute(STRAYS, {**columns(behind), "most": MOST_STRAYS}, binary=True)
+        for *lane, run_at, id in found:
+            strays.setdefault(Lane(*lane), []).append((run_at, id))
+    return strays
