@@ -117,6 +117,7 @@ BY_INDEX = "SET LOCAL enable_bitmapscan = off"
 SLOW = 0.005
 """Seconds for looking at everything, above which claims go by the horizon: some ten thousand dead entries."""
 TRIES = 10
+"""Statements of one claim by the horizon, at the most."""
 _LAST_ID = UUID(int=2**128 - 1)
 
 
@@ -124,9 +125,9 @@ class ReadyJobs:
     """Finds jobs to claim.
 
     A claim looks at everything: whatever came in on any server is seen at once. A job that was claimed leaves a dead
-    entry in the index, which the next scan marks as such. But while a transaction is open that is older than the claim
-    (a forgotten BEGIN somewhere in the cluster), they can neither be marked nor removed, and every claim walks over all
-    of them. So when looking at everything was slow, claims begin at the horizon, and the scout looks at everything
+    entry in the index, which the next scan marks as such. But while another transaction in this database holds an
+    older snapshot (a forgotten BEGIN), they can neither be marked nor removed, and every claim walks over all of them.
+    So when looking at everything was slow, claims begin at the horizon, and the scout looks at everything
     beside them, until that is quick again.
     """
 

@@ -90,9 +90,13 @@ class Scout:
         look, seconds = self._look(asked, before)
         ended = self._clock()
         if seconds > self._slow:
+            if not before:
+                log.warning("claims.slow", seconds=round(seconds, 3), hint="is a transaction open that is forgotten?")
             if news := self._horizon.looked(look, ended - begun, ended):
                 self._tell({queue_topic(queue) for queue in news})
         else:
+            if before:
+                log.info("claims.quick", seconds=round(seconds, 3))
             self._horizon.drop()
         return max(PERIOD, REST * (ended - begun))
 
