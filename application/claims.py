@@ -170,25 +170,28 @@ class Claims:
         """Claims that want the same are served from one scan, dealt out in turn."""
         answers: dict[int, list[ClaimedJob] | Exception] = {}
         known = [self._held.held_by(claim.worker, claim.claim_id) if claim.claim_id else () for claim in claims]
-        with self._ledger.batch([id for ids in known for id in ids]) as batch:
-            groups: dict[Ready, list[int]] = {}
+        groups: dict[Ready, list[int]] = {}
+        for n, claim in enumerate(claims):
+            if not known[n]:
+                groups.setdefault(claim.wanted, []).append(n)
+        counts = [(wanted, sum(claims[n].max for n in members)) for wanted, members in groups.items()]
+        first = counts[0] if counts else None
+        with self._ledger.batch([id for ids in known for id in ids], claim=first) as batch:
             for n, claim in enumerate(claims):
                 if known[n]:
                     answers[n] = _still_held(batch, known[n], claim)
-                else:
-                    groups.setdefault(claim.wanted, []).append(n)
-            for wanted, members in groups.items():
-                _deal(batch, wanted, [(n, claims[n]) for n in members], answers)
+            for wanted, count in counts:
+                _deal(batch, batch.ready(wanted, count), [(n, claims[n]) for n in groups[wanted]], answers)
         return [answers[n] for n in range(len(claims))]
 
 
 def _deal(
     batch: Batch,
-    wanted: Ready,
+    found: Sequence[Job],
     claims: Sequence[tuple[int, Claim]],
     answers: dict[int, list[ClaimedJob] | Exception],
 ) -> None:
-    ready = deque(batch.ready(wanted, sum(claim.max for _, claim in claims)))
+    ready = deque(found)
     for n, claim in claims:
         taken: list[ClaimedJob] = []
         answers[n] = taken

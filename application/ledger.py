@@ -79,9 +79,14 @@ class Ledger(Protocol):
     """Opens batches."""
 
     def batch(
-        self, job_ids: Collection[UUID] = (), keys: Collection[IdempotencyKey] = ()
+        self,
+        job_ids: Collection[UUID] = (),
+        keys: Collection[IdempotencyKey] = (),
+        claim: tuple[Ready, int] | None = None,
     ) -> AbstractContextManager[Batch]:
         """Lock the jobs, then the keys, both in order; commit at the end, or roll back when the body raises.
+
+        `claim` says what `ready` will be asked first, so that it can be looked for in the same round trip.
 
         Raises Conflicted when another writer was first, BatchRefused when the database refuses the data, and
         Unavailable when it is away. A commit whose answer was lost is looked up, not guessed.

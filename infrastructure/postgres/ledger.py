@@ -104,8 +104,13 @@ class PostgresLedger:
         self.ready_jobs = ReadyJobs(Horizon())
 
     @contextmanager
-    def batch(self, job_ids: Collection[UUID] = (), keys: Collection[IdempotencyKey] = ()) -> Iterator["PostgresBatch"]:
-        connection, batch = self._begin(sorted(job_ids, key=attrgetter("int")), keys)
+    def batch(
+        self,
+        job_ids: Collection[UUID] = (),
+        keys: Collection[IdempotencyKey] = (),
+        claim: tuple[Ready, int] | None = None,
+    ) -> Iterator["PostgresBatch"]:
+        connection, batch = self._begin(sorted(job_ids, key=attrgetter("int")), keys, claim)
         committing = False
         try:
             yield batch
@@ -122,12 +127,14 @@ class PostgresLedger:
         if topics := batch.topics():
             self._tell(topics)
 
-    def _begin(self, job_ids: list[UUID], keys: Collection[IdempotencyKey]) -> tuple[Connection, "PostgresBatch"]:
+    def _begin(
+        self, job_ids: list[UUID], keys: Collection[IdempotencyKey], claim: tuple[Ready, int] | None
+    ) -> tuple[Connection, "PostgresBatch"]:
         """Nothing was asked yet, so a connection that broke while it was idle is simply replaced."""
         for last_try in (False, True):
             connection = self._database.take()
             try:
-                return connection, PostgresBatch.begin(connection, self._cache, self.ready_jobs, job_ids, keys)
+                return connection, PostgresBatch.begin(connection, self._cache, self.ready_jobs, job_ids, keys, claim)
             except psycopg.Error as error:
                 broken = connection.broken or connection.closed
                 self._database.give_back(connection)
@@ -169,7 +176,10 @@ class PostgresBatch:
         now: datetime,
         streams: dict[UUID, Stream | Exception],
         keys: KeysOfBatch,
+        claim: tuple[Ready, int] | None,
+        found: dict[UUID, int] | None,
     ) -> None:
+        """`found`: the positions of jobs for `claim`, if they were looked for when the batch began."""
         self._connection = connection
         self._ready_jobs = ready_jobs
         self.transaction = transaction
@@ -177,6 +187,8 @@ class PostgresBatch:
         self.now = now
         self._streams = streams
         self._keys = keys
+        self._claim = claim
+        self._found = found
         self._events = NewEvents()
         self._touched: list[Stream] = []
         self._named: set[str] = set()
@@ -190,13 +202,15 @@ class PostgresBatch:
         ready_jobs: ReadyJobs,
         job_ids: list[UUID],
         keys: Collection[IdempotencyKey],
+        claim: tuple[Ready, int] | None,
     ) -> "PostgresBatch":
-        """Lock the jobs in order, then take the keys in order, then read the clock; one round trip."""
+        """Lock the jobs in order, then take the keys in order, then read the clock, then find jobs; one round trip."""
         with connection.pipeline():
             connection.execute("BEGIN")
             locked = connection.execute(LOCK, (uuids(job_ids),), binary=True) if job_ids else None
             pending = KeysOfBatch.request(connection, keys)
             begun = connection.execute(BEGIN, binary=True)
+            found = ready_jobs.find_everywhere(connection, *claim) if claim else None
         transaction, offset, now = begun.fetchone() or (0, 0, None)
         rows = locked.fetchall() if locked else []
         return cls(
@@ -207,6 +221,8 @@ class PostgresBatch:
             now,
             _load(connection, cache, rows),
             pending.read() if pending else KeysOfBatch(),
+            claim,
+            found,
         )
 
     @property
@@ -239,7 +255,10 @@ class PostgresBatch:
         return jobs
 
     def _ready(self, wanted: Ready, count: int, taken: list[UUID]) -> dict[UUID, Stream | Exception]:
-        positions = self._ready_jobs.find(self._connection, wanted, count, taken, self.now)
+        if self._found is not None and (wanted, count) == self._claim and not taken:
+            positions, self._found = self._found, None
+        else:
+            positions = self._ready_jobs.find(self._connection, wanted, count, taken, self.now)
         found = _read(self._connection, positions)
         self._streams.update(found)
         return found

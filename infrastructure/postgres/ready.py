@@ -136,6 +136,13 @@ class ReadyJobs:
         self._slow = slow
         self._clock = clock
 
+    def find_everywhere(self, connection: Connection, wanted: Ready, count: int) -> dict[UUID, int] | None:
+        """What `find` finds, in the round trip of the statements before it; None while claims go by the horizon."""
+        begun = self._clock()
+        if self.horizon.stretches(wanted, count, begun) is not None:
+            return None
+        return self._find_everywhere(connection, wanted, count, (), begun)
+
     def find(
         self, connection: Connection, wanted: Ready, count: int, taken: Sequence[UUID], now: datetime
     ) -> dict[UUID, int]:
@@ -146,12 +153,17 @@ class ReadyJobs:
         begun = self._clock()
         stretches = self.horizon.stretches(wanted, count, begun)
         if stretches is None:
-            found = dict(_run(connection, READY, everywhere(wanted, count, taken)))
-            if self._clock() - begun > self._slow:
-                self.horizon.ask(wanted, begun)
-            return found
+            return self._find_everywhere(connection, wanted, count, taken, begun)
         picks = self._find_by_horizon(connection, wanted, stretches, count, taken, now)
         return {pick.id: pick.position for pick in picks}
+
+    def _find_everywhere(
+        self, connection: Connection, wanted: Ready, count: int, taken: Sequence[UUID], begun: float
+    ) -> dict[UUID, int]:
+        found = dict(_run(connection, READY, everywhere(wanted, count, taken)))
+        if self._clock() - begun > self._slow:
+            self.horizon.ask(wanted, begun)
+        return found
 
     def _find_by_horizon(
         self,

@@ -74,7 +74,12 @@ class MemoryLedger:
         self.held: dict[tuple[str, str], list[UUID]] = {}
 
     @contextmanager
-    def batch(self, job_ids: Collection[UUID] = (), keys: Collection[IdempotencyKey] = ()) -> Iterator[MemoryBatch]:
+    def batch(
+        self,
+        job_ids: Collection[UUID] = (),
+        keys: Collection[IdempotencyKey] = (),
+        claim: tuple[Ready, int] | None = None,
+    ) -> Iterator[MemoryBatch]:
         self.batches += 1
         batch = MemoryBatch(self)
         yield batch

@@ -71,8 +71,9 @@ class Node:
         claim_id: str | None = None,
     ) -> list[UUID]:
         """Start up to `count` jobs that are ready, as a claim does."""
-        with self.ledger.batch() as batch:
-            jobs = batch.ready(Ready((queue,), kinds), count)
+        wanted = Ready((queue,), kinds)
+        with self.ledger.batch(claim=(wanted, count)) as batch:
+            jobs = batch.ready(wanted, count)
             for job in jobs:
                 batch.record(job, job.start(worker, Cause(batch.now, f"worker:{worker}")), claim_id=claim_id)
             return [job.id for job in jobs]
