@@ -7,8 +7,9 @@ from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
+import httptools
 from msgspec.json import encode
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from interfaces.http.problems import PROBLEM_JSON, RETRY_AFTER, problem
 
@@ -17,19 +18,27 @@ MOST_AHEAD = 32
 """Requests that a client may send before the one before them is answered; each takes some memory."""
 SPARE_FILES = 64
 """Files that are not for clients: connections to the database, artifacts, the log."""
+MOST_DISCARDED = 64 * 1024 * 1024
+"""Bytes of a body that are read and thrown away after its answer, so that a client who is sending sees the answer."""
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself takes heads of any size at any pace, and waits without end for a reader."""
+    """uvicorn's protocol, which by itself takes heads of any size at any pace, and waits without end for a reader.
+
+    It also loses the body of a request that offers an upgrade, and answers HTTP/1.0 in chunks.
+    """
 
     head_seconds = 60.0
     """Within which a client must have said what it wants, once it connected or began to."""
     deaf_seconds = 60.0
     """After which a client that has read nothing of its answer is given up."""
+    rest_seconds = 30.0
+    """Within which a body must end that was answered before it was there."""
 
     _in_head = True
     _heads = 0
     _size = 0
+    _discarded = 0
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -40,25 +49,61 @@ class BoundedConnection(HttpToolsProtocol):
         if len(self.connections) > most_connections():
             self._refuse("busy", "this server has as many connections as it may have open files for")
         else:
-            self._wait()
+            self._wait(self.head_seconds)
 
     def data_received(self, data: bytes) -> None:
         was_in_head, heads = self._in_head, self._heads
         if self._in_head and self._late is None:
-            self._wait()
-        super().data_received(data)
+            self._wait(self.head_seconds)
+        self._read(data)
         if was_in_head and self._in_head and heads == self._heads:
             self._size += len(data)
             if self._size > LARGEST_HEAD and not self.transport.is_closing():
                 self.send_400_response("the head of the request is too large")
+        elif not self._in_head and not self.transport.is_closing() and self.cycle.response_complete:
+            self._discarded += len(data)
+            if self._discarded > MOST_DISCARDED:
+                self.transport.close()
+
+    def _read(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+                data = b""
+            except httptools.HttpParserUpgrade as upgrade:  # it takes the head for all of the request
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                reason = error.__context__
+                self.logger.info("Invalid HTTP request received.")
+                self.send_400_response(str(reason) if isinstance(reason, NotTaken) else "this is no HTTP request")
+                return
+
+    def _without_upgrade(self) -> bytes:
+        """The head again. An upgrade that is not taken up is ignored (RFC 9110, 7.8)."""
+        line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = (b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade")
+        return line + b"".join(kept) + b"\r\n"
 
     def on_headers_complete(self) -> None:
-        self._in_head, self._size = False, 0
+        if self.parser.get_method() == b"CONNECT":
+            raise NotTaken("this server makes no tunnels")
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and (len(codings) > 1 or codings[0].lower() != b"chunked"):
+            raise NotTaken("the only Transfer-Encoding that this server takes is chunked")
+        if self.parser.should_upgrade():
+            return
+        self._in_head, self._size, self._discarded = False, 0, 0
         self._heads += 1
         self._stop_waiting()
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0":
+            self.cycle.__class__ = WithoutChunks  # uvicorn makes its own kind
+            self.cycle.chunked_encoding = False
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._in_head = True
         self._stop_waiting()
         super().on_message_complete()
@@ -68,7 +113,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.cycle.response_complete and not self._in_head:
-            self._wait()  # for the end of a body that was answered before it was there
+            self._wait(self.rest_seconds)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse("invalid", msg)
@@ -87,13 +132,27 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport.write(_answer(code, detail))
         self.transport.close()
 
-    def _wait(self) -> None:
-        self._late = self.loop.call_later(self.head_seconds, self.transport.close)
+    def _wait(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._late = self.loop.call_later(seconds, self.transport.close)
 
     def _stop_waiting(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+class WithoutChunks(RequestResponseCycle):
+    """An answer to HTTP/1.0, which knows no chunks: it ends with the connection, whatever its length."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
+class NotTaken(Exception):
+    """HTTP that this server does not do."""
 
 
 class AskedTooMuch(Exception):

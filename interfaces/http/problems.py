@@ -117,9 +117,14 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
 async def refuse(send: Send, code: str, detail: str) -> None:
     """Answer with a problem before the framework has seen the request."""
     told = problem(code, detail, uuid4().hex)
-    headers = [(b"content-type", PROBLEM_JSON.encode()), (b"x-request-id", told.request_id.encode())]
+    body = encode(told)
+    headers = [
+        (b"content-type", PROBLEM_JSON.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", told.request_id.encode()),
+    ]
     await send({"type": "http.response.start", "status": told.status, "headers": headers})
-    await send({"type": "http.response.body", "body": encode(told), "more_body": False})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def request_id_of(request: Request[Any, Any, Any]) -> str:

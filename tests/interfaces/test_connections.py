@@ -17,7 +17,7 @@ import uvloop
 
 from interfaces.http import requests
 from interfaces.http.app import create_app
-from interfaces.http.connections import MOST_AHEAD, BoundedConnection
+from interfaces.http.connections import MOST_AHEAD, MOST_DISCARDED, BoundedConnection
 
 PATIENCE = 30.0
 LARGE = 8 * 1024 * 1024
@@ -28,18 +28,22 @@ class Hasty(BoundedConnection):
 
     head_seconds = 0.5
     deaf_seconds = 0.5
+    rest_seconds = 0.5
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answers `/echo` with the body, `/large` with much, and anything else at once, before it has read a body."""
+    """Answers `/echo` with the body, `/large` with much, `/stream` bit by bit, and all else before it read a body."""
     body = b"x" * LARGE if scope["path"] == "/large" else scope["path"].encode()
     if scope["path"] == "/echo":
         body, more = b"", True
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
-    headers = [(b"content-length", str(len(body)).encode())]
+    streamed = scope["path"] == "/stream"
+    headers = [] if streamed else [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if streamed:
+        await send({"type": "http.response.body", "body": b"first ", "more_body": True})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -214,3 +218,73 @@ def test_nonsense_is_answered_with_a_problem(client: socket.socket) -> None:
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"application/problem+json" in head
     assert json.loads(body)["code"] == "invalid"
+
+
+H2C = (
+    "Connection: Upgrade, HTTP2-Settings",
+    "Upgrade: h2c",
+    "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+)
+WEBSOCKET = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAA")
+
+
+@pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET, ("Connection: upgrade", "Upgrade: TLS/1.3")])
+def test_an_upgrade_is_ignored_and_what_was_asked_is_answered(client: socket.socket, upgrade: tuple[str, ...]) -> None:
+    chunked = request("/echo", "Transfer-Encoding: chunked", *upgrade) + b"3\r\n<2>\r\n0\r\n\r\n"
+    asked = (request("/echo", *upgrade, body=b"<1>"), chunked, request("/<3>", *upgrade), request("/echo", body=b"<4>"))
+    client.sendall(b"".join(asked))
+    answers = b""
+    while b"<4>" not in answers and (more := client.recv(65536)):
+        answers += more
+    assert re.findall(rb"<(\d)>", answers) == [b"1", b"2", b"3", b"4"]
+    assert answers.count(b"HTTP/1.1 200 ") == 4
+
+
+def test_an_upgrade_is_ignored_however_its_bytes_arrive(client: socket.socket) -> None:
+    for byte in request("/echo", *H2C, body=b"whole"):
+        client.sendall(bytes([byte]))
+    assert client.recv(65536).endswith(b"whole")
+
+
+def test_upgrades_are_counted_among_the_requests_in_one_go(client: socket.socket) -> None:
+    client.sendall(b"".join(request("/echo", *H2C, body=b"<%d>" % n) for n in range(200)))
+    assert re.findall(rb"<(\d+)>", rest(client)) == [b"%d" % n for n in range(MOST_AHEAD + 1)]
+
+
+@pytest.mark.parametrize("upgrade", [(), H2C])
+def test_tunnels_are_refused(client: socket.socket, upgrade: tuple[str, ...]) -> None:
+    client.sendall("\r\n".join(("CONNECT localhost:80 HTTP/1.1", "Host: localhost", *upgrade, "", "")).encode())
+    assert rest(client).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("coding", ["gzip, chunked", "chunked, chunked", "xchunked", "gzip", "identity", "chunked;q=1"])
+@pytest.mark.parametrize("upgrade", [(), H2C])
+def test_another_transfer_coding_is_refused(client: socket.socket, coding: str, upgrade: tuple[str, ...]) -> None:
+    client.sendall(request("/echo", f"Transfer-Encoding: {coding}", *upgrade) + b"1\r\na\r\n0\r\n\r\n")
+    answer = rest(client)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_two_transfer_codings_are_refused(client: socket.socket) -> None:
+    client.sendall(request("/echo", "Transfer-Encoding: gzip", "Transfer-Encoding: chunked") + b"0\r\n\r\n")
+    assert b"the only Transfer-Encoding that this server takes is chunked" in rest(client)
+
+
+@pytest.mark.parametrize(("path", "body"), [("/stream", b"first /stream"), ("/early", b"/early")])
+def test_an_answer_to_http_1_0_ends_with_the_connection(client: socket.socket, path: str, body: bytes) -> None:
+    client.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+    head, _, sent = rest(client).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert b"connection: close" in head.lower()
+    assert sent == body
+
+
+def test_a_body_that_was_answered_already_is_read_only_so_far(client: socket.socket) -> None:
+    client.sendall(request("/early", f"Content-Length: {2**40}"))
+    assert client.recv(65536).endswith(b"/early")
+    sent = 0
+    with suppress(ConnectionError):
+        while sent < 4 * MOST_DISCARDED:
+            sent += client.send(b"x" * 65536)
+    assert MOST_DISCARDED < sent < 2 * MOST_DISCARDED

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import resource
 import socket
 import threading
@@ -199,6 +200,18 @@ def door(dsn: str, start_for_module: Start) -> Iterator[Door]:
 
 def request(method: str, path: str, *headers: str) -> bytes:
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
+
+
+def test_a_job_that_comes_with_the_offer_of_an_upgrade_is_created(door: Door) -> None:
+    """Java's HttpClient offers h2c with every first request."""
+    body = b'{"kind": "test", "input": null}'
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk")
+    head = request("POST", "/v1/jobs", "Content-Type: application/json", f"Content-Length: {len(body)}", *offer)
+    address = urlsplit(door.url)
+    with socket.create_connection((address.hostname, address.port), PATIENCE) as client:
+        client.sendall((head + body) * 2 + request("GET", "/livez", "Connection: close"))
+        answers = b"".join(iter(lambda: client.recv(65536), b""))
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"202", b"202", b"200"]
 
 
 def test_idle_connections_keep_nobody_out(door: Door, crowd: int) -> None:
