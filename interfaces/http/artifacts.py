@@ -21,7 +21,7 @@ from application.jobs import ArtifactView, JobView, Name
 from interfaces.http.answers import JSON
 from interfaces.http.jobs import NoQuery
 from interfaces.http.problems import HTTPProblem
-from interfaces.http.requests import attempt, job_id, query, trace
+from interfaces.http.requests import attempt, header, header_list, job_id, query, trace
 from interfaces.http.signed_links import LinkQuery, artifact_path, check_link, linked, linked_file
 from interfaces.http.streams import begun
 
@@ -76,7 +76,9 @@ async def put_artifact(request: Request[Any, Any, Any]) -> Response[bytes]:
     if "content-range" in request.headers:
         raise Invalid(FieldError("Content-Range", "is not taken: send the whole file"))
     artifacts: Artifacts = request.app.state.service.artifacts
-    media_type = request.headers.get("content-type", "application/octet-stream")
+    media_type = header(request, "Content-Type")
+    if media_type is None:
+        media_type = "application/octet-stream"
     content = moving(request.stream(), STALLED_SECONDS)
     upload = await artifacts.upload(wanted.worker, id, number, name, content, media_type, sha256, trace(request))
     view = await linked_file(request, id, ArtifactView.of(upload.artifact))
@@ -105,7 +107,7 @@ async def send(
     """The content, or the part that a Range header asks for (RFC 9110, 14), or 304 when the caller has it."""
     etag = f'"{artifact.sha256}"'
     headers = {**headers, "ETag": etag, "Accept-Ranges": "bytes", "Content-Type": artifact.media_type}
-    if _is_known(request.headers.get("if-none-match", ""), etag):
+    if _is_known(header_list(request, "If-None-Match") or "", etag):
         return Response(b"", status_code=304, headers=headers)
     start, end = 0, artifact.size
     part = _range(request, artifact.size, etag)
@@ -126,8 +128,15 @@ async def send(
 
 
 def _name(request: Request[Any, Any, Any]) -> str:
-    """All that stands behind `/artifacts/`, as it was sent: the router drops slashes at either end."""
-    return unicodedata.normalize("NFC", unquote(request.scope["raw_path"].decode().partition("/artifacts/")[2]))
+    """All that stands behind `/artifacts/`, as it was sent: the router drops slashes at either end. Raises Invalid."""
+    sent = request.scope["raw_path"].decode().partition("/artifacts/")[2]
+    try:
+        name = unquote(sent, errors="strict")
+    except UnicodeDecodeError as error:
+        raise Invalid(FieldError("name", "is no UTF-8")) from error
+    if "\0" in name:
+        raise Invalid(FieldError("name", "has a NUL character, which is not taken"))
+    return unicodedata.normalize("NFC", name)
 
 
 def _disposition(name: str) -> str:

@@ -15,16 +15,21 @@ def only_from_loopback(app: ASGIApp) -> ASGIApp:
     """Answer only requests whose Host is loopback and whose Origin, if any, is this service's own."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP and (reason := _foreign(scope["headers"])):
-            await refuse(send, "forbidden", reason)
-            return
+        if scope["type"] == ScopeType.HTTP:
+            hosts, origin = _named(scope["headers"])
+            if len(hosts) > 1 or (not hosts and scope["http_version"] != "1.0"):
+                await refuse(send, "invalid", "a request names one Host")
+                return
+            if reason := _foreign(hosts[0], origin) if hosts else "without keys this service must be told a Host":
+                await refuse(send, "forbidden", reason)
+                return
         await app(scope, receive, send)
 
     return guarded
 
 
-def _foreign(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Why a request is not from here, if so."""
+def _named(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], bytes | None]:
+    """The Hosts of a request, which should be one (RFC 9112, 3.2), and its Origin."""
     hosts: list[bytes] = []
     origin: bytes | None = None
     for name, value in headers:
@@ -32,11 +37,12 @@ def _foreign(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
             hosts.append(value)
         elif name == b"origin" and origin is None:
             origin = value
-    return _foreign_names(hosts[0], origin) if len(hosts) == 1 else "a request names one Host"
+    return hosts, origin
 
 
 @lru_cache(maxsize=256)
-def _foreign_names(given_host: bytes, given_origin: bytes | None) -> str | None:
+def _foreign(given_host: bytes, given_origin: bytes | None) -> str | None:
+    """Why a request is not from here, if so."""
     host = given_host.decode("latin-1")
     try:
         name = urlsplit(f"//{host}").hostname

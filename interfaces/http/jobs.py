@@ -36,6 +36,7 @@ from interfaces.http.requests import (
     BODY,
     LARGE_BODY,
     asked,
+    header_list,
     if_match,
     job_id,
     json_body,
@@ -203,7 +204,7 @@ async def get_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     if moment.as_of is not None:
         return _answer(request, await _jobs(request).as_of(id, moment.as_of))
     if (seconds := _wait(request)) is not None:
-        known = versions(request.headers.get("if-none-match"))
+        known = versions(header_list(request, "If-None-Match"))
         view = await _following(request).changed(id, known, seconds)
         return _answer(request, await linked(request, view), {"Preference-Applied": f"wait={seconds}"})
     return _answer(request, await linked(request, await _jobs(request).get(id)))
@@ -295,7 +296,7 @@ def _following(request: Request[Any, Any, Any]) -> Following:
 def _answer(request: Request[Any, Any, Any], view: JobView, headers: dict[str, str] | None = None) -> JSONAnswer:
     """The job, or 304 when the caller has that version already."""
     headers = {**(headers or {}), "ETag": f'"{view.version}"'}
-    if _matches(request.headers.get("if-none-match"), view.version):
+    if _matches(header_list(request, "If-None-Match"), view.version):
         return JSONAnswer(b"", 304, headers)
     return JSONAnswer(encode(view), headers=headers)
 

@@ -10,6 +10,7 @@ from litestar import Response, get
 from msgspec import Struct
 from msgspec.json import encode, schema_components
 
+from application.artifacts import LONGEST_NAME
 from application.claims import Claim
 from application.differences import Diff
 from application.jobs import ArtifactView, JobView, NewJob
@@ -43,6 +44,8 @@ REF = "#/components/schemas/{name}"
 ID = "01a20032-d14b-79ae-8f97-c9b5fd507266"
 WITHOUT_NUL = r"^[^\u0000]*$"
 """What every string in a request must be."""
+FILE_NAME = r"^(?!\.{1,2}$)[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffd]+$"
+"""What `application.artifacts.checked_name` takes."""
 
 
 class Answer(Struct, frozen=True):
@@ -118,10 +121,10 @@ REQUEST_HEADERS: dict[str, Json] = {
         "schema": {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
     },
 }
-EVERYWHERE = ("forbidden",)
+EVERYWHERE = ("invalid", "forbidden")
 STREAMS = (NDJSON, SSE)
-READS = ("invalid", "not-found", "unavailable", "internal")
-WRITES = ("invalid", "too-large", "unsupported-media-type", "unavailable", "internal")
+READS = ("not-found", "unavailable", "internal")
+WRITES = ("too-large", "unsupported-media-type", "unavailable", "internal")
 ACCEPTED = Answer(202, "The job", JobView, headers=("ETag", "Location", "Idempotency-Replayed"))
 OPERATIONS = (
     Operation(
@@ -156,7 +159,7 @@ OPERATIONS = (
         tag="jobs",
         query=JobsQuery,
         answers=(Answer(200, "A page of jobs", JobPage, headers=("Link",)),),
-        problems=("invalid", "unavailable", "internal"),
+        problems=("unavailable", "internal"),
     ),
     Operation(
         method="get",
@@ -214,7 +217,7 @@ OPERATIONS = (
         query=LogQuery,
         request_headers=("Last-Event-ID",),
         answers=(Answer(200, "Events: a page, or a stream as Accept asks", LogPage, CloudEventPage, also=STREAMS),),
-        problems=("invalid", "unavailable", "internal"),
+        problems=("unavailable", "internal"),
     ),
     Operation(
         method="post",
@@ -385,7 +388,9 @@ def describe() -> Json:
         "info": {
             "title": "jobledger",
             "version": version("jobledger"),
-            "description": "Event-sourced job orchestration. Times are RFC 3339 in UTC, durations seconds, ids UUIDv7.",
+            "description": "Event-sourced job orchestration. Times are RFC 3339 in UTC, durations seconds, ids UUIDv7. "
+            "A request names one Host, gives Content-Type, Idempotency-Key and Last-Event-ID once at most, and "
+            "percent-encodes UTF-8, or it is `invalid`. Lines of If-Match or If-None-Match are one list.",
         },
         "paths": paths,
         "components": {"schemas": components},
@@ -437,7 +442,7 @@ def _parameters(operation: Operation, components: Json) -> list[Json]:
         schema = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
         parameters.append({"name": "attempt", "in": "path", "required": True, "schema": schema, "example": 1})
     if "{name}" in operation.path:
-        schema = {"type": "string", "minLength": 1, "maxLength": 255}
+        schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME, "pattern": FILE_NAME}
         parameters.append({"name": "name", "in": "path", "required": True, "schema": schema, "example": "page.html"})
     if operation.query is not None:
         properties = components[operation.query.__name__]["properties"]
@@ -505,7 +510,7 @@ def _answer(answer: Answer, refs: dict[type, Json], links: Json) -> Json:
 
 def _problems(operation: Operation) -> Json:
     by_status: dict[int, list[str]] = {}
-    for code in (*operation.problems, *EVERYWHERE):
+    for code in (*EVERYWHERE, *operation.problems):
         by_status.setdefault(KINDS[code].status, []).append(code)
     return {
         str(status): {

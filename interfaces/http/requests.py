@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, TypeVar
+from urllib.parse import unquote, unquote_to_bytes
 from uuid import UUID
 
 import msgspec
 import msgspec.inspect
 from litestar import Request
+from litestar.exceptions import InternalServerException
 from msgspec.json import decode, encode
 
 from application.errors import FieldError, Invalid
@@ -50,21 +52,39 @@ async def raw_body(request: Request[Any, Any, Any]) -> bytes:
 
 async def sent_body(request: Request[Any, Any, Any]) -> bytes:
     """The body, when it says that it is JSON."""
-    media_type = request.headers.get("content-type", "application/json")
+    media_type = header(request, "Content-Type")
+    if media_type is None:
+        media_type = "application/json"
     if not _JSON.fullmatch(media_type.strip()):
         raise HTTPProblem("unsupported-media-type", f"the body is {media_type!r}; send application/json")
     async with arriving():
         return await request.body()
 
 
+def header(request: Request[Any, Any, Any], name: str) -> str | None:
+    """A header that is given once, if at all. Raises Invalid."""
+    given = request.headers.getall(name, [])
+    if len(given) > 1:
+        raise Invalid(FieldError(name, "is given more than once"))
+    return given[0] if given else None
+
+
+def header_list(request: Request[Any, Any, Any], name: str) -> str | None:
+    """A header that is a list, whose lines are one (RFC 9110, 5.3)."""
+    given = request.headers.getall(name, [])
+    return ", ".join(given) if given else None
+
+
 @asynccontextmanager
 async def arriving() -> AsyncIterator[None]:
-    """Reading a body, which is not waited for without end. Raises a problem."""
+    """Reading a body, which is not waited for without end, nor after its sender hung up. Raises a problem."""
     try:
         async with asyncio.timeout(BODY_SECONDS):
             yield
     except TimeoutError:
         raise HTTPProblem("invalid", f"the body did not arrive within {BODY_SECONDS:g} s") from None
+    except InternalServerException:  # the framework's word for a sender who hung up
+        raise HTTPProblem("invalid", "the body ended before all of it was there") from None
 
 
 async def off_the_loop(body: bytes, read: Callable[[bytes], T]) -> T:
@@ -108,6 +128,7 @@ def query(request: Request[Any, Any, Any], type: type[T]) -> T:
     """The query parameters as `type`, whose list fields may repeat. Raises Invalid, also for unknown ones."""
     lists, numbers = _shape(type)  # type: ignore[arg-type]  # mypy takes type[T] for unhashable
     given: dict[str, Any] = {}
+    _check_text(request.scope["query_string"])
     for name, values in request.query_params.dict().items():
         if name not in lists and len(values) > 1:
             raise Invalid(FieldError(name, "is given more than once"))
@@ -119,6 +140,16 @@ def query(request: Request[Any, Any, Any], type: type[T]) -> T:
         return msgspec.convert(given, type=type)
     except msgspec.ValidationError as error:
         raise Invalid(field_error(error)) from error
+
+
+def _check_text(query_string: bytes) -> None:
+    """Raises Invalid for what is no UTF-8, which the framework would read as U+FFFD."""
+    for parameter in query_string.split(b"&"):
+        try:
+            unquote_to_bytes(parameter).decode()
+        except UnicodeDecodeError as error:
+            name = unquote(parameter.partition(b"=")[0].decode("ascii", "replace"))
+            raise Invalid(FieldError(name, "is no UTF-8")) from error
 
 
 def job_id(request: Request[Any, Any, Any]) -> UUID:
@@ -140,7 +171,7 @@ def attempt(request: Request[Any, Any, Any]) -> int:
 
 def asked(request: Request[Any, Any, Any], body: bytes | None = None) -> Asked:
     """Who asks, in which trace and, for a `body` that creates or requeues, under which Idempotency-Key."""
-    key = request.headers.get("idempotency-key")
+    key = header(request, "Idempotency-Key")
     return Asked(
         by="anonymous",
         trace=trace(request),
@@ -156,7 +187,7 @@ def trace(request: Request[Any, Any, Any]) -> str | None:
 
 def if_match(request: Request[Any, Any, Any]) -> tuple[int, ...] | None:
     """The versions to act on; None for any. Raises Invalid for a header that names none, nor `*`."""
-    given = request.headers.get("if-match")
+    given = header_list(request, "If-Match")
     if given is not None and not re.search(ENTITY_TAGS, given.strip()):
         raise Invalid(FieldError("If-Match", 'must name versions, such as "3", or be *'))
     return versions(given)

@@ -10,6 +10,7 @@ from msgspec.json import encode
 
 from application.errors import FieldError, Invalid
 from application.jobs import EventView
+from interfaces.http.requests import header
 
 T = TypeVar("T")
 SSE = "text/event-stream"
@@ -41,7 +42,7 @@ def wanted_format(request: Request[Any, Any, Any]) -> Literal["json", "ndjson", 
 
 def last_event_id(request: Request[Any, Any, Any]) -> int | None:
     """The id that a client has seen last. Raises Invalid for one that we cannot have given."""
-    given = request.headers.get("last-event-id", "").strip()
+    given = (header(request, "Last-Event-ID") or "").strip()
     if not given:
         return None
     if not (given.isascii() and given.isdigit() and len(given) <= 19):

@@ -21,7 +21,7 @@ from interfaces.http.answers import JSON, JSONAnswer
 from interfaces.http.artifacts import UNTRUSTED, send
 from interfaces.http.jobs import NoQuery, answer_job
 from interfaces.http.problems import HTTPProblem, field_error
-from interfaces.http.requests import BODY, arriving, asked, job_id, json_body, query
+from interfaces.http.requests import BODY, arriving, asked, header, job_id, json_body, query
 from interfaces.http.signed_links import LinkQuery, check_link, signed
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ def _read(json: Raw | None, type: type[T]) -> T | None:
 
 async def _question(request: Request[Any, Any, Any]) -> Question:
     """The question, sent as JSON or as a file of text. Raises Invalid, or a problem for another media type."""
-    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    if (header(request, "Content-Type") or "").lower().startswith("multipart/form-data"):
         return await _uploaded(request)
     return await json_body(request, Question)
 

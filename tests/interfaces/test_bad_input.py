@@ -1,17 +1,19 @@
 """Bad input: each gets its own problem, nothing is recorded, and the server is as before."""
 
+import itertools
 import json
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import pytest
 
 if TYPE_CHECKING:
+    from tests.conftest import Start
     from tests.interfaces.conftest import Send, Service
 
 Json = Any
@@ -405,6 +407,97 @@ def test_an_address_with_nothing_there_is_not_found(service: "Service", path: st
     service.problem(service.http.get(path), 404, "not-found")
 
 
+NO_TEXT = ("%ff", "%C3%28", "a%80b", "%ed%a0%80", "%c0%80")
+
+
+@pytest.mark.parametrize("written", NO_TEXT)
+def test_a_query_that_is_no_utf8_is_refused_by_name(service: "Service", held: Json, written: str) -> None:
+    for path, name in (
+        ("/v1/jobs", "kind"),
+        ("/v1/jobs", "worker"),
+        ("/v1/events", "actor"),
+        (f"/v1/jobs/{held['id']}", "as_of"),
+        (f"/v1/jobs/{held['id']}/artifacts/a", "signature"),
+    ):
+        assert service.invalid(service.http.get(f"{path}?{name}={written}")) == [name]
+    assert service.invalid(service.http.get(f"/v1/jobs?limit=5&{written}=1")) == [unquote(written)]
+
+
+@pytest.mark.parametrize("written", [*NO_TEXT, "%00", "a%00b"])
+def test_a_path_that_is_no_text_is_refused_by_name(service: "Service", held: Json, written: str) -> None:
+    assert service.invalid(service.http.get(f"/v1/jobs/{held['id']}/artifacts/{written}")) == ["name"]
+    place = f"/v1/jobs/{held['id']}/attempts/1/artifacts/{written}?worker=w1"
+    assert service.invalid(service.http.put(place, content=b"x")) == ["name"]
+    answer = service.http.put(f"/v1/jobs/{held['id']}/attempts/{written}/artifacts/a?worker=w1", content=b"x")
+    assert service.invalid(answer) == ["attempt"]
+    assert service.invalid(service.http.get(f"/v1/visualizations/{written}")) == ["job_id"]
+    service.problem(service.http.get(f"/problems/{written}"), 404, "not-found")
+
+
+def told(answer: bytes) -> tuple[int, Json]:
+    """The status of a whole answer, and what it tells."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "named"),
+    [
+        ("POST /v1/jobs", ("Content-Type: application/json",), "Content-Type"),
+        ("POST /v1/jobs", ("Content-Type: text/plain",), "Content-Type"),
+        ("POST /v1/visualizations", ("Content-Type: multipart/form-data; boundary=b",), "Content-Type"),
+        (f"PUT /v1/jobs/{uuid4()}/attempts/1/artifacts/a?worker=w", ("Content-Type: text/plain",), "Content-Type"),
+        ("POST /v1/jobs", ("Idempotency-Key: a", "Idempotency-Key: b"), "Idempotency-Key"),
+        ("POST /v1/jobs/batch", ("Idempotency-Key: a", "Idempotency-Key: a"), "Idempotency-Key"),
+        ("GET /v1/events", ("Last-Event-ID: 1", "Last-Event-ID: 2"), "Last-Event-ID"),
+    ],
+)
+def test_a_header_that_must_be_single_is_refused_when_it_is_not(
+    service: "Service", line: str, headers: tuple[str, ...], named: str
+) -> None:
+    body = json.dumps({"jobs": [JOB]} if "batch" in line else JOB).encode()
+    status, problem = told(exchange(service, request(line, f"Content-Length: {len(body)}", *headers) + body))
+    assert (status, [error["field"] for error in problem["errors"]]) == (400, [named])
+
+
+def test_lines_of_if_none_match_are_one_list(service: "Service", held: Json) -> None:
+    etag = service.http.get(f"/v1/jobs/{held['id']}").headers["etag"]
+    for tags, status in (([etag, '"99"'], b" 304 "), (['"98"', etag], b" 304 "), (['"98"', '"99"'], b" 200 ")):
+        lines = [f"If-None-Match: {tag}" for tag in tags]
+        assert status in exchange(service, request(f"GET /v1/jobs/{held['id']}", *lines)).partition(b"\r\n")[0]
+
+
+def test_lines_of_if_match_are_one_list(service: "Service", send: "Send", held: Json) -> None:
+    """The job runs, so a retry that its version lets through is a conflict."""
+    etag, body = service.http.get(f"/v1/jobs/{held['id']}").headers["etag"], b'{"reason":"because"}'
+    for tags, status in (([etag, '"99"'], 409), (['"98"', etag], 409), (['"98"', '"99"'], 412), (['"98"', "*"], 400)):
+        lines = [f"If-Match: {tag}" for tag in tags]
+        asked = request(f"POST /v1/jobs/{held['id']}/retries", f"Content-Length: {len(body)}", *lines) + body
+        assert told(exchange(service, asked))[0] == status
+
+
+@pytest.mark.parametrize("hosts", [(), ("localhost", "localhost"), ("localhost", "example.org")])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/livez", "/nowhere"])
+def test_a_request_names_one_host(service: "Service", path: str, hosts: tuple[str, ...]) -> None:
+    lines = [f"GET {path} HTTP/1.1", *(f"Host: {host}" for host in hosts), "", ""]
+    status, problem = told(exchange(service, "\r\n".join(lines).encode()))
+    assert (status, problem["code"]) == (400, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "status"),
+    [("/livez", "", 403), ("/livez", "Host: localhost\r\n", 200), ("/v1/events", "Host: localhost\r\n", 200)],
+)
+def test_http_1_0_is_answered_without_chunks_and_hung_up_on(
+    service: "Service", path: str, host: str, status: int
+) -> None:
+    answer = whole(service, f"GET {path} HTTP/1.0\r\n{host}Accept: application/x-ndjson\r\n\r\n".encode())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    assert b"transfer-encoding" not in head.lower()
+    assert all(json.loads(line) for line in body.splitlines())
+
+
 MULTIPART = "multipart/form-data; boundary=b"
 
 
@@ -481,6 +574,32 @@ def test_a_chunked_body_that_ends_in_the_middle_creates_nothing(service: "Servic
         connection.sendall(request("POST /v1/jobs", "Transfer-Encoding: chunked") + b"%x\r\n" % len(body) + body)
 
 
+BROKEN_OFF = {
+    "a length": ("Content-Length: 100\r\nContent-Type: application/json", b'{"kind":'),
+    "a form": ("Content-Length: 100\r\nContent-Type: multipart/form-data; boundary=b", b"--b\r\n"),
+    "chunks": ("Transfer-Encoding: chunked\r\nContent-Type: application/json", b'5\r\n{"kin'),
+    "a bad chunk": ("Transfer-Encoding: chunked\r\nContent-Type: application/json", b'5\r\n{"kin\r\nnonsense\r\n'),
+}
+
+
+def test_a_body_that_breaks_off_is_no_failure_of_ours(dsn: str, start: "Start") -> None:
+    server = start("api", "--port", "0", DATABASE_URL=dsn)
+    place, attempt = urlsplit(server.url), f"/v1/jobs/{uuid4()}/attempts/1/artifacts/a?worker=w1"
+    calls = (*((f"POST {path}") for path in POSTS), f"PUT {attempt}")
+    for call, (headers, begun) in itertools.product(calls, BROKEN_OFF.values()):
+        with socket.create_connection((place.hostname, place.port), timeout=30) as connection:
+            connection.sendall(f"{call} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n".encode() + begun)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+    started = len(server.output)
+    server.stop()
+    server.close()
+    told = server.output[started:]
+    assert not [line for line in server.output if "Traceback" in line or "rror" in line]
+    assert len(told) <= len(calls) * len(BROKEN_OFF)
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -530,3 +649,10 @@ def exchange(service: "Service", sent: bytes) -> bytes:
         with suppress(OSError):
             connection.sendall(sent)
         return connection.recv(65536)
+
+
+def whole(service: "Service", sent: bytes) -> bytes:
+    """All of the answer to these bytes, after which the server hangs up."""
+    with connected(service) as connection:
+        connection.sendall(sent)
+        return b"".join(iter(lambda: connection.recv(65536), b""))

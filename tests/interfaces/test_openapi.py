@@ -3,6 +3,7 @@
 import http.client
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -231,6 +232,10 @@ def tour_of_refusals(tour: Tour) -> None:
         place = path.format(job_id=uuid4(), name="a.txt", attempt=1)
         for method in calls:
             tour.call(method, place, 403, headers=foreign)
+            connection = http.client.HTTPConnection(urlsplit(str(tour.http.base_url)).netloc, timeout=60)
+            connection.putrequest(method.upper(), place, skip_host=True)
+            connection.endheaders()
+            tour.judge(method, place, 400, answered(connection))
             if method == "post":
                 tour.call(method, place, 400, json=[])
                 tour.call(method, place, 415, content=b"{}", headers={"content-type": "text/plain"})
@@ -276,10 +281,14 @@ def tour_of_an_upload(tour: Tour, held: str, done: str) -> None:
     # The client would send all that it announces, before it looks at the answer.
     connection = http.client.HTTPConnection(urlsplit(str(tour.http.base_url)).netloc, timeout=60)
     connection.request("PUT", f"{place}?worker=tourist", headers={"content-length": str(5 * 2**30 + 1)})
-    told = connection.getresponse()
-    answer = httpx2.Response(told.status, headers=told.getheaders(), content=told.read())
-    connection.close()
-    tour.judge("put", f"/v1/jobs/{held}/attempts/1/artifacts/a", 413, answer)
+    tour.judge("put", f"/v1/jobs/{held}/attempts/1/artifacts/a", 413, answered(connection))
+
+
+def answered(connection: http.client.HTTPConnection) -> httpx2.Response:
+    """The answer to what was sent there; the connection is closed."""
+    with closing(connection):
+        told = connection.getresponse()
+        return httpx2.Response(told.status, headers=told.getheaders(), content=told.read())
 
 
 def tour_of_a_page(tour: Tour, id: str) -> None:
