@@ -346,7 +346,7 @@ def test_a_name_that_could_be_a_path_or_hides_something_is_refused(service: "Ser
     assert (status, told["code"], [e["field"] for e in told["errors"]]) == (400, "invalid", ["name"])
     assert service.recorded() == before
     fetched = Half(service.url, f"/v1/jobs/{job['id']}/artifacts/{raw}", method="GET")
-    assert fetched.answer()[0] == 404
+    assert fetched.answer()[0] == (400 if name in ("a\0", "%ff") else 404)
     fetched.close()
 
 

@@ -118,7 +118,7 @@ def walked(service: "Service", described: BaseSchema) -> Walk:
                 is_what_its_events_fold_to(service, id)
             return output
 
-    Walker.run(settings=settings(ALWAYS_THE_SAME, max_examples=25, stateful_step_count=15))
+    Walker.run(settings=settings(ALWAYS_THE_SAME, max_examples=25, stateful_step_count=40))
     return walk
 
 
