@@ -456,7 +456,9 @@ def test_a_header_that_must_be_single_is_refused_when_it_is_not(
     service: "Service", line: str, headers: tuple[str, ...], named: str
 ) -> None:
     body = json.dumps({"jobs": [JOB]} if "batch" in line else JOB).encode()
-    status, problem = told(exchange(service, request(line, f"Content-Length: {len(body)}", *headers) + body))
+    status, problem = told(
+        whole(service, request(line, "Connection: close", f"Content-Length: {len(body)}", *headers) + body)
+    )
     assert (status, [error["field"] for error in problem["errors"]]) == (400, [named])
 
 
@@ -471,16 +473,16 @@ def test_lines_of_if_match_are_one_list(service: "Service", send: "Send", held: 
     """The job runs, so a retry that its version lets through is a conflict."""
     etag, body = service.http.get(f"/v1/jobs/{held['id']}").headers["etag"], b'{"reason":"because"}'
     for tags, status in (([etag, '"99"'], 409), (['"98"', etag], 409), (['"98"', '"99"'], 412), (['"98"', "*"], 400)):
-        lines = [f"If-Match: {tag}" for tag in tags]
+        lines = ["Connection: close", *(f"If-Match: {tag}" for tag in tags)]
         asked = request(f"POST /v1/jobs/{held['id']}/retries", f"Content-Length: {len(body)}", *lines) + body
-        assert told(exchange(service, asked))[0] == status
+        assert told(whole(service, asked))[0] == status
 
 
 @pytest.mark.parametrize("hosts", [(), ("localhost", "localhost"), ("localhost", "example.org")])
 @pytest.mark.parametrize("path", ["/v1/jobs", "/livez", "/nowhere"])
 def test_a_request_names_one_host(service: "Service", path: str, hosts: tuple[str, ...]) -> None:
-    lines = [f"GET {path} HTTP/1.1", *(f"Host: {host}" for host in hosts), "", ""]
-    status, problem = told(exchange(service, "\r\n".join(lines).encode()))
+    lines = [f"GET {path} HTTP/1.1", *(f"Host: {host}" for host in hosts), "Connection: close", "", ""]
+    status, problem = told(whole(service, "\r\n".join(lines).encode()))
     assert (status, problem["code"]) == (400, "invalid")
 
 

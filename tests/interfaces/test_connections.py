@@ -243,7 +243,7 @@ def test_an_upgrade_is_ignored_and_what_was_asked_is_answered(client: socket.soc
 def test_an_upgrade_is_ignored_however_its_bytes_arrive(client: socket.socket) -> None:
     for byte in request("/echo", *H2C, body=b"whole"):
         client.sendall(bytes([byte]))
-    assert client.recv(65536).endswith(b"whole")
+    assert rest(client).endswith(b"whole")
 
 
 def test_upgrades_are_counted_among_the_requests_in_one_go(client: socket.socket) -> None:
@@ -282,7 +282,7 @@ def test_an_answer_to_http_1_0_ends_with_the_connection(client: socket.socket, p
 
 def test_a_body_that_was_answered_already_is_read_only_so_far(client: socket.socket) -> None:
     client.sendall(request("/early", f"Content-Length: {2**40}"))
-    assert client.recv(65536).endswith(b"/early")
+    assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
     sent = 0
     with suppress(ConnectionError):
         while sent < 4 * MOST_DISCARDED:
