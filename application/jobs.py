@@ -285,6 +285,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     created_before: datetime | None = None
 
 
+ListedStatus: TypeAlias = Literal["queued", "running", "cancelling", "completed", "failed", "cancelled", "scheduled"]
 Sort: TypeAlias = Literal["-created_at", "created_at", "-updated_at"]
 
 
@@ -311,6 +312,10 @@ class Views(Protocol):
 
     def page(self, wanted: Filter, sort: Sort, limit: int, cursor: str | None) -> tuple[list[JobView], str | None]:
         """A page of jobs and the cursor of the next. Raises Invalid for a cursor that is not this list's."""
+        ...
+
+    def ids(self, wanted: Filter, without_kind: str, limit: int, cursor: str | None) -> tuple[list[UUID], str | None]:
+        """A page of jobs, oldest first, by their ids only and without those of a kind; and the cursor of the next."""
         ...
 
     def fold(self, id: UUID, version: int | None = None) -> Job:
@@ -364,6 +369,12 @@ class Jobs:
     ) -> tuple[list[JobView], str | None]:
         """A page of jobs and the cursor of the next. Raises Invalid for a cursor that is not this list's."""
         return await self.read(self._views.page, wanted, sort, limit, cursor)
+
+    async def ids(
+        self, wanted: Filter, without_kind: str, limit: int, cursor: str | None
+    ) -> tuple[list[UUID], str | None]:
+        """A page of jobs, oldest first, by their ids only and without those of a kind; and the cursor of the next."""
+        return await self.read(self._views.ids, wanted, without_kind, limit, cursor)
 
     async def fold(self, id: UUID, namespace: str = "default") -> Job:
         """The job with its recorded steps, from its events. Raises NotFound."""

@@ -14,6 +14,9 @@ from typing import TypeVar
 from uuid import UUID
 
 from application.artifacts import Artifacts
+from application.bulk import KIND as BULK
+from application.bulk import QUEUE as BULK_QUEUE
+from application.bulk import bulk_handler
 from application.claims import Claim, ClaimedJob, Claims
 from application.errors import ApplicationError
 from application.following import Following
@@ -101,10 +104,16 @@ class Service:
         )
 
     def worker(self, grace: float, concurrency: int) -> Worker:
-        """A worker of this process with a name of its own, for all kinds it has handlers for."""
+        """A worker of this process with a name of its own, for all kinds it has handlers for, and for bulk jobs."""
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         return Worker(
-            name, handlers(self._settings), _WorkerService(self), self.news, capacity=concurrency, grace=grace
+            name,
+            {**handlers(self._settings), BULK: handler_for(BULK, bulk_handler(self.jobs))},
+            _WorkerService(self),
+            self.news,
+            queues=["default", BULK_QUEUE],
+            capacity=concurrency,
+            grace=grace,
         )
 
     def readiness(self) -> Ready:

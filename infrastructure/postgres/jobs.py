@@ -132,6 +132,12 @@ class PostgresViews:
                 return views, None
             cursor = page.cursor(views[-1])
 
+    def ids(self, wanted: Filter, without_kind: str, limit: int, cursor: str | None) -> tuple[list[UUID], str | None]:
+        page = Page(wanted, "created_at", limit + 1, cursor)
+        rows = self._database.rows(page.query("jobs.id, kind, created_at"), page.values)
+        following = page.cursor_at(rows[limit - 1][0], rows[limit - 1][2]) if len(rows) > limit else None
+        return [id for id, kind, _ in rows[:limit] if kind != without_kind], following
+
     def histories(self, wanted: Sequence[History]) -> list[list[EventView]]:
         columns = ([w.job_id for w in wanted], [w.after for w in wanted], [w.limit for w in wanted])
         histories: list[list[EventView]] = [[] for _ in wanted]

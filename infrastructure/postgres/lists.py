@@ -60,8 +60,11 @@ class Page:
 
     def cursor(self, last: JobView) -> str:
         """What leads to the jobs after `last`."""
-        at = last.updated_at if self._by_update else last.created_at
-        return urlsafe_b64encode(encode(Place(self._list_id, last.id, at))).decode()
+        return self.cursor_at(last.id, last.updated_at if self._by_update else last.created_at)
+
+    def cursor_at(self, id: UUID, at: datetime) -> str:
+        """What leads to the jobs after the one with this id and this moment in the order of the list."""
+        return urlsafe_b64encode(encode(Place(self._list_id, id, at))).decode()
 
     def _place(self, cursor: str) -> Place:
         try:

@@ -8,6 +8,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from interfaces.http.artifacts import get_artifact, list_artifacts, put_artifact
+from interfaces.http.bulk import cancel_jobs, requeue_jobs
 from interfaces.http.events import get_log
 from interfaces.http.guard import only_from_loopback
 from interfaces.http.health import explain_problem, live, ready
@@ -42,6 +43,8 @@ def create_app(service: Any) -> ASGIApp:
             get_log,
             cancel_job,
             retry_job,
+            cancel_jobs,
+            requeue_jobs,
             list_artifacts,
             get_artifact,
             put_artifact,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from litestar.response import Stream
 from msgspec import Meta, Raw, Struct
 from msgspec.json import encode
 
+from application.bulk import KIND as BULK
 from application.differences import Diff, changes
 from application.errors import FieldError, Invalid, TooLarge
 from application.following import Following
@@ -22,6 +23,7 @@ from application.jobs import (
     Filter,
     Jobs,
     JobView,
+    ListedStatus,
     Moment,
     Name,
     NewJob,
@@ -118,7 +120,7 @@ class EventPage(Struct, frozen=True):
 
 
 class JobsQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    status: list[Literal["queued", "running", "cancelling", "completed", "failed", "cancelled", "scheduled"]] = []
+    status: list[ListedStatus] = []
     kind: list[Name] = []
     queue: list[Name] = []
     label: list[Annotated[str, Meta(pattern=r"^[^:\u0000]+:[^\u0000]*$", description="name:value")]] = []
@@ -343,7 +345,12 @@ def _matches(if_none_match: str | None, version: int) -> bool:
 
 
 def _check(new: NewJob) -> None:
-    """Raises TooLarge for too much input, and Invalid for a moment outside the calendar."""
+    """Raises TooLarge for too much input, and Invalid for a moment outside the calendar and for the kind `bulk`.
+
+    A bulk job names the actor of what it does.
+    """
+    if new.kind == BULK:
+        raise Invalid(FieldError("kind", "'bulk' is made by POST /v1/jobs/requeues and /v1/jobs/cancellations only"))
     check_size(bytes(new.input), "input")
     if new.run_at is not None and not 1970 <= new.run_at.year <= 2999:
         raise Invalid(FieldError("run_at", "must lie in the years 1970 to 2999"))

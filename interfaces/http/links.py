@@ -59,6 +59,8 @@ LINKS: dict[tuple[str, int], tuple[Link, ...]] = {
     ("get_job", 200): FROM_A_JOB,
     ("cancel_job", 202): FROM_A_JOB,
     ("retry_job", 202): FROM_A_JOB,
+    ("cancel_jobs", 202): FROM_A_JOB,
+    ("requeue_jobs", 202): FROM_A_JOB,
     ("create_jobs", 202): to_job("$response.body#/ids/0"),
     ("list_jobs", 200): (
         *to_job("$response.body#/items/0/id"),

@@ -11,12 +11,14 @@ from msgspec import Struct
 from msgspec.json import encode, schema_components
 
 from application.artifacts import LONGEST_NAME
+from application.bulk import Counted
 from application.claims import Claim
 from application.differences import Diff
 from application.jobs import ArtifactView, JobView, NewJob
 from application.language import NOT_BLANK, Question
 from application.why import Why
 from interfaces.http.artifacts import ArtifactPage, UploadQuery
+from interfaces.http.bulk import BulkCancellation, BulkRequeue
 from interfaces.http.events import CloudEventPage, LogPage, LogQuery
 from interfaces.http.health import Live, Ready
 from interfaces.http.jobs import (
@@ -126,6 +128,11 @@ STREAMS = (NDJSON, SSE)
 READS = ("not-found", "unavailable", "internal")
 WRITES = ("too-large", "unsupported-media-type", "unavailable", "internal")
 ACCEPTED = Answer(202, "The job", JobView, headers=("ETag", "Location", "Idempotency-Replayed"))
+BY_A_JOB = (
+    "`filter` has the fields of the list of jobs, at least one. Jobs in states that cannot be moved so are left out. "
+    "A dry run counts up to 10 000 jobs. Else a job of kind `bulk` moves those that were there before it, with "
+    "progress; its result is `{matched, changed, refused: {code: count}}`, and it can be cancelled like any other."
+)
 OPERATIONS = (
     Operation(
         method="post",
@@ -242,6 +249,32 @@ OPERATIONS = (
         request_headers=("If-Match", "Idempotency-Key"),
         answers=(ACCEPTED,),
         problems=(*WRITES, "not-found", "conflict", "precondition-failed", "idempotency-mismatch"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/jobs/cancellations",
+        id="cancel_jobs",
+        summary="Count the queued and running jobs that a filter matches, or cancel them by a job",
+        description=BY_A_JOB,
+        tag="operations",
+        body=BulkCancellation,
+        example={"filter": {"kind": ["resize"], "status": ["queued"]}, "reason": "sent twice", "dry_run": False},
+        request_headers=("Idempotency-Key",),
+        answers=(Answer(200, "How many jobs there are, when `dry_run` is true", Counted), ACCEPTED),
+        problems=(*WRITES, "idempotency-mismatch"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/jobs/requeues",
+        id="requeue_jobs",
+        summary="Count the finished jobs that a filter matches, or requeue them by a job",
+        description=BY_A_JOB,
+        tag="operations",
+        body=BulkRequeue,
+        example={"filter": {"status": ["failed"]}, "reason": "the renderer is mended", "dry_run": False},
+        request_headers=("Idempotency-Key",),
+        answers=(Answer(200, "How many jobs there are, when `dry_run` is true", Counted), ACCEPTED),
+        problems=(*WRITES, "idempotency-mismatch"),
     ),
     Operation(
         method="get",

@@ -79,7 +79,7 @@ def test_every_json_body_has_an_example_that_fits(description: Json) -> None:
         for o in calls.values()
         if "application/json" in o.get("requestBody", {"content": {}})["content"]
     ]
-    assert len(bodies) == 7
+    assert len(bodies) == 9
     for body in bodies:
         described = body["content"]["application/json"]
         checker(description, described["schema"]).validate(described["example"])
@@ -204,6 +204,11 @@ def tour_of_jobs(tour: Tour) -> None:
     tour.call("post", f"{here}/retries", 412, json=because, headers={"if-match": '"9"'})
     tour.call("post", f"{here}/retries", 422, json=because, headers=key)
     tour.call("post", f"{here}/retries", 202, json=because)
+    for call in ("cancellations", "requeues"):
+        all_of = {"filter": {"queue": ["nowhere"]}, "reason": "because"}
+        tour.call("post", f"/v1/jobs/{call}", 200, json=all_of)
+        tour.call("post", f"/v1/jobs/{call}", 202, json={**all_of, "dry_run": False})
+        tour.call("post", f"/v1/jobs/{call}", 422, json={**all_of, "dry_run": False}, headers=key)
     tour_of_the_log(tour)
     tour_of_refusals(tour)
 
