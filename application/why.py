@@ -1,12 +1,22 @@
 """Why a job is where it is, from facts: one question to the store for each."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
 from msgspec import Struct
 
 from application.jobs import Jobs, JobView
+from domain.events import (
+    CancelRequested,
+    Event,
+    Failed,
+    HeartbeatMissed,
+    Progressed,
+    Released,
+    Requeued,
+)
+from domain.job import Job
 
 MOST_COUNTED = 10_000
 """Jobs ahead are counted up to here: beyond it the number is of no more use."""
@@ -40,6 +50,10 @@ class QueueFacts(Struct, frozen=True):
 class Facts(Protocol):
     """The port to what is known. Calls block; run them on a thread."""
 
+    def history(self, job_id: UUID) -> list[Event]:
+        """All events of a job."""
+        ...
+
     def lease(self, job_id: UUID) -> LeaseFacts | None:
         """The lease on a job, if there is one."""
         ...
@@ -51,54 +65,96 @@ class Facts(Protocol):
 
 async def why(jobs: Jobs, facts: Facts, job_id: UUID, namespace: str = "default") -> Why:
     """The reasons for the state of a job. Raises NotFound."""
-    job = await jobs.get(job_id, namespace)
-    return Why(job_id=job.id, status=job.status, reasons=await jobs.read(_reasons, facts, job))
+    view = await jobs.get(job_id, namespace)
+    return await jobs.read(_why, facts, view)
 
 
-def _reasons(facts: Facts, job: JobView) -> list[str]:
+def _why(facts: Facts, view: JobView) -> Why:
+    """The history is read after the job, and says where it stands since."""
+    events = facts.history(view.id)
+    job = Job.fold(view.id, events)
+    last = next(event for event in reversed(events) if not isinstance(event, Progressed))
+    return Why(job_id=job.id, status=job.status, reasons=_reasons(facts, view, job, last))
+
+
+def _reasons(facts: Facts, view: JobView, job: Job, last: Event) -> list[str]:
     match job.status:
         case "queued":
-            return _queued(facts, job)
+            return [*_queued(facts, view, job), *_came_back(last)]
         case "running" | "cancelling":
-            return _held(facts, job)
+            return [*_held(facts, job), *_asked_to_stop(last), *_said(job)]
         case "completed":
-            return [f"completed by {job.worker!r} in attempt {job.attempt}, at {_moment(job.finished_at)}"]
+            return [f"completed by {job.worker!r} in attempt {job.attempt}, at {_moment(last.at)}"]
         case "failed":
-            return [f"failed in attempt {job.attempt}, at {_moment(job.finished_at)}: {_error(job)}"]
+            final = [] if job.failures < job.max_attempts else [f"{_attempts(job)} failed, and no more are allowed"]
+            return [f"failed in attempt {job.attempt}, at {_moment(last.at)}: {_error(job)}", *final]
         case "cancelled":
-            return [f"cancelled at {_moment(job.finished_at)}: {_error(job)}"]
+            return [f"cancelled by {last.by}, at {_moment(last.at)}: {_error(job)}"]
 
 
-def _queued(facts: Facts, job: JobView) -> list[str]:
-    queue = facts.queue(job, MOST_COUNTED)
+def _queued(facts: Facts, view: JobView, job: Job) -> list[str]:
+    queue = facts.queue(view, MOST_COUNTED)
     wait = (job.run_at - queue.now).total_seconds()
-    failed = [f"the last attempt failed: {_error(job)}"] if job.error else []
     if wait > 0:
-        again = f"attempt {job.attempt + 1} starts" if job.attempt else "scheduled"
-        return [f"{again} in {_span(wait)}, at {_moment(job.run_at)}", *failed]
-    running = f"{queue.running} jobs of queue {job.queue!r} are running"
+        again = f"attempt {job.failures + 1} of {job.max_attempts}" if job.failures else "scheduled"
+        return [f"{again} in {_span(wait)}, at {_moment(job.run_at)}"]
+    running = f"{queue.running} jobs of it are running" if queue.running else "no worker holds a job of it"
     if queue.ahead:
         count = f"more than {MOST_COUNTED}" if queue.ahead >= MOST_COUNTED else str(queue.ahead)
-        return [f"queued behind {count} jobs of queue {job.queue!r} that go first; {running}", *failed]
-    return [
-        f"next in queue {job.queue!r}, for a worker of kind {job.kind!r} with room to ask for it; {running}",
-        *failed,
-    ]
+        return [
+            f"queued behind {count} jobs of queue {job.queue!r} that have a higher priority or are older; {running}"
+        ]
+    return [f"next in queue {job.queue!r}, for a worker of kind {job.kind!r} with room to ask for it; {running}"]
 
 
-def _held(facts: Facts, job: JobView) -> list[str]:
+def _came_back(last: Event) -> list[str]:
+    """How a job that was not just created came to wait."""
+    match last:
+        case Failed():
+            return [f"attempt {last.attempt} failed, at {_moment(last.at)}: {last.error.message}"]
+        case HeartbeatMissed():
+            since = _moment(last.last_heartbeat)
+            return [f"attempt {last.attempt} was lost: no heartbeat from worker {last.worker!r} since {since}"]
+        case Released():
+            return [f"worker {last.worker!r} gave it back, at {_moment(last.at)}: {last.reason}"]
+        case Requeued():
+            steps = "without its recorded steps" if last.afresh else "with its recorded steps"
+            return [f"requeued by {last.by} {steps}, at {_moment(last.at)}: {last.reason}"]
+    return []
+
+
+def _held(facts: Facts, job: Job) -> list[str]:
     lease = facts.lease(job.id)
     if lease is None:
         return ["its worker has just ended it; look again"]
     silent = _span((lease.now - lease.heartbeat_at).total_seconds())
     left = (lease.expires_at - lease.now).total_seconds()
     due = f"the lease ends in {_span(left)}" if left > 0 else "rescue due"
-    said = [f"at {job.progress:.0%}, {job.message or job.step}"] if job.message or job.step else []
-    asked = [f"asked to stop: {_error(job)}"] if job.status == "cancelling" else []
-    return [f"attempt {job.attempt} runs on worker {lease.worker!r}, last beat {silent} ago, {due}", *asked, *said]
+    reasons = [f"attempt {job.attempt} runs on worker {lease.worker!r}, last beat {silent} ago, {due}"]
+    if job.time_limit is not None and job.started_at is not None:
+        over = (lease.now - job.started_at - timedelta(seconds=job.time_limit)).total_seconds()
+        if over > 0:
+            reasons.append(
+                f"{_span(over)} past its time limit of {_span(job.time_limit)}; its worker has not stopped it"
+            )
+    return reasons
 
 
-def _error(job: JobView) -> str:
+def _asked_to_stop(last: Event) -> list[str]:
+    if not isinstance(last, CancelRequested):
+        return []
+    return [f"{last.by} asked to stop it, at {_moment(last.at)}: {last.reason}; its worker has not answered yet"]
+
+
+def _said(job: Job) -> list[str]:
+    return [f"at {job.progress:.0%}, {job.message or job.step}"] if job.message or job.step else []
+
+
+def _attempts(job: Job) -> str:
+    return "1 attempt" if job.failures == 1 else f"{job.failures} attempts"
+
+
+def _error(job: Job) -> str:
     return job.error.message if job.error else "no reason was given"
 
 
@@ -108,5 +164,5 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
-def _moment(at: datetime | None) -> str:
-    return at.isoformat(timespec="seconds") if at else "an unknown moment"
+def _moment(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")

@@ -4,9 +4,11 @@ from uuid import UUID
 
 from application.jobs import JobView
 from application.why import LeaseFacts, QueueFacts
+from domain.events import Event, decode
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.lists import hops
 
+HISTORY = "SELECT state FROM events WHERE originator_id = %b ORDER BY originator_version"
 LEASE = "SELECT worker, heartbeat_at, expires_at, clock_timestamp() FROM leases WHERE job_id = %b"
 # Lane by lane, as the claim goes, so that jobs that are not due yet are not walked over, however many there are.
 QUEUE = f"""
@@ -39,6 +41,9 @@ class PostgresFacts:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def history(self, job_id: UUID) -> list[Event]:
+        return [decode(state) for (state,) in self._database.rows(HISTORY, (job_id,))]
 
     def lease(self, job_id: UUID) -> LeaseFacts | None:
         rows = self._database.rows(LEASE, (job_id,))
