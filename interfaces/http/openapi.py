@@ -46,8 +46,8 @@ REF = "#/components/schemas/{name}"
 ID = "01a20032-d14b-79ae-8f97-c9b5fd507266"
 WITHOUT_NUL = r"^[^\u0000]*$"
 """What every string in a request must be."""
-FILE_NAME = r"^(?!\.{1,2}$)[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffd]+$"
-"""What `application.artifacts.checked_name` takes."""
+FILE_NAME = r"^[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffd]+$"
+"""What `application.artifacts.checked_name` takes, but for `.` and `..`."""
 
 
 class Answer(Struct, frozen=True):
