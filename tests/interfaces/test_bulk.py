@@ -154,6 +154,13 @@ def test_a_status_that_cannot_be_moved_so_leaves_nothing_to_do(service: "Service
     assert service.job(waiting)["version"] == 1
 
 
+def test_bulk_jobs_pass_over_each_other(service: "Service", queue: str) -> None:
+    done = ended(service, asked(service, "requeues", {"queue": [queue]}, dry_run=False)["id"])
+    bulk = ended(service, asked(service, "requeues", {"kind": ["bulk"]}, dry_run=False)["id"])
+    assert bulk["result"] == {"matched": 0, "changed": 0, "refused": {}}
+    assert service.job(done["id"])["version"] == done["version"]
+
+
 def test_the_same_key_answers_the_same_bulk_job(service: "Service", queue: str) -> None:
     body = {"filter": {"queue": [queue]}, "reason": BECAUSE, "dry_run": False}
     key = {"idempotency-key": uuid4().hex}
