@@ -2,44 +2,38 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, get_type_hints
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
-import msgspec
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from application.claims import Claim, ClaimedJob
+from application.context import Context, Heard
+from application.ends import completed, failure, given, raised
 from application.errors import NotFound, Unavailable
-from application.handlers import MAX_OUTPUT, GiveUp, Handler, RetryLater
-from application.jobs import DAY
+from application.handlers import GiveUp, Handler, RetryLater
 from application.news import Listening, News, queue_topic
+from application.plain import Begin
+from application.processes import ASKED_SECONDS, ProcessDied, Processes
 from application.reports import (
     AnyReport,
     CancelReport,
-    CompletionReport,
-    FailureReport,
     Heartbeat,
-    ProgressReport,
     ReleaseReport,
     Reported,
-    ReportedError,
     Reports,
 )
 from domain.events import Artifact
 from domain.refusals import JobFinished, LeaseLost, Refused
 
 log = structlog.get_logger()
-T = TypeVar("T")
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 STARTED_AT_A_TIME = 50
-LONGEST_MESSAGE = 2000
-LONGEST_DELAY = 30 * DAY
 
 
 class Service(Protocol):
@@ -71,7 +65,7 @@ class Word(Struct, eq=False):
     """A report on its way, and who is told what became of it."""
 
     report: AnyReport
-    heard: Callable[[Reported | Exception], None]
+    heard: Heard
 
 
 class Worker:
@@ -97,6 +91,7 @@ class Worker:
         self._capacity = capacity
         self._grace = grace
         self._running: dict[tuple[UUID, int], Running] = {}
+        self._processes = Processes()
         self._outbox: deque[Word] = deque()
         self._spoken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -119,6 +114,7 @@ class Worker:
         finally:
             for duty in duties:
                 duty.cancel()
+            await self._processes.close()
         log.info("worker.stopped", worker=self._name)
 
     async def _claim(self, ear: Listening) -> None:
@@ -181,33 +177,41 @@ class Worker:
         """The report that the handler's end calls for; none when the job is no longer ours."""
         job = running.job
         handler = self._handlers[job.kind]
+        context = Context(self, job)
         limit: asyncio.Timeout | None = None
         try:
-            given = msgspec.json.decode(job.input, type=handler.input_type)
-        except (msgspec.MsgspecError, ValueError) as error:
-            return _failure(job, "invalid-input", f"the input does not fit kind {job.kind!r}: {error}", final=True)
-        try:
+            if handler.plain is not None:
+                async with self._processes.one() as process, asyncio.timeout(job.time_limit) as limit:
+                    begin = Begin(job, handler.plain, sorted(handler.retired))
+                    report = await process.run(begin, context, lambda: self._patience(running))
+                    return report or failure(job, "stopped", "the handler stopped, although nobody asked it to")
             if job.time_limit is None:
-                return _completion(job, await handler.run(Context(self, job), given))
+                return completed(job, handler, context.record, await handler.run(context, given(handler, job)))
             async with asyncio.timeout(job.time_limit) as limit:
-                result = await handler.run(Context(self, job), given)
-            return _completion(job, result)
+                result = await handler.run(context, given(handler, job))
+            return completed(job, handler, context.record, result)
         except asyncio.CancelledError:
             return self._stopped(running)
         except (LeaseLost, JobFinished):
             raise
-        except GiveUp as error:
-            return _failure(job, _kind_of(error), str(error), final=True)
-        except RetryLater as error:
-            retry_in = min(max(error.delay, 0.0), LONGEST_DELAY)
-            return _failure(job, _kind_of(error), str(error), retry_in=retry_in)
+        except ProcessDied as error:
+            return failure(job, "process-died", str(error))
+        except (GiveUp, RetryLater) as error:
+            return raised(job, error)
         except TimeoutError as error:
             if limit is not None and limit.expired():
-                return _failure(job, "time-limit", f"attempt {job.attempt} took longer than its time limit")
-            return _failure(job, _kind_of(error), str(error))
+                return failure(job, "time-limit", f"attempt {job.attempt} took longer than its time limit")
+            return raised(job, error)
         except Exception as error:
             log.exception("handler.failed", job_id=str(job.id), attempt=job.attempt, kind=job.kind)
-            return _failure(job, _kind_of(error), str(error))
+            return raised(job, error)
+        finally:
+            context.flush()
+
+    @staticmethod
+    def _patience(running: Running) -> float:
+        """Seconds a plain handler is given to stop; one that is stopped for the drain has had its grace."""
+        return 0.0 if running.stopped == "drain" else ASKED_SECONDS
 
     def _stopped(self, running: Running) -> AnyReport | None:
         job = running.job
@@ -220,16 +224,21 @@ class Worker:
                 log.warning("lease-lost", job_id=str(job.id), attempt=job.attempt, worker=self._name)
                 return None
             case None:
-                return _failure(job, "cancelled", "the handler cancelled itself")
+                return failure(job, "cancelled", "the handler cancelled itself")
 
-    async def say(self, report: AnyReport, job: ClaimedJob) -> None:
-        """Report, for as long as it takes the database to answer. Raises LeaseLost or JobFinished when it is late."""
-        said: asyncio.Future[Reported] = asyncio.get_running_loop().create_future()
-        self._say(report, partial(_hear, said))
-        if (await said).cancel_requested:
-            self._cancel(job, "cancel")
+    def say(self, report: AnyReport, job: ClaimedJob, heard: Heard) -> None:
+        """Report for a handler, which is stopped when the answer asks for that."""
 
-    def _say(self, report: AnyReport, heard: Callable[[Reported | Exception], None]) -> None:
+        def answered(answer: Reported | Exception) -> None:
+            if isinstance(answer, LeaseLost | JobFinished):
+                self._cancel(job, "lease-lost")
+            elif isinstance(answer, Reported) and answer.cancel_requested:
+                self._cancel(job, "cancel")
+            heard(answer)
+
+        self._say(report, answered)
+
+    def _say(self, report: AnyReport, heard: Heard) -> None:
         self._outbox.append(Word(report, heard))
         self._spoken.set()
 
@@ -316,61 +325,6 @@ class Worker:
         return asyncio.get_running_loop().time()
 
 
-class Context:
-    """A job as its handler sees it: see `application.handlers.JobContext`."""
-
-    def __init__(self, worker: Worker, job: ClaimedJob) -> None:
-        self._worker = worker
-        self._job = job
-
-    @property
-    def id(self) -> UUID:
-        return self._job.id
-
-    @property
-    def attempt(self) -> int:
-        return self._job.attempt
-
-    async def step(self, name: str, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
-        kind = _return_type(fn)
-        if name not in self._job.steps:
-            output = Raw(msgspec.json.encode(await fn(*args)))
-            if len(bytes(output)) > MAX_OUTPUT:
-                raise GiveUp(
-                    f"the result of step {name!r} has {len(bytes(output))} bytes, and at most {MAX_OUTPUT} are "
-                    "recorded; save it as an artifact and return its reference"
-                )
-            await self._say(ProgressReport(job_id=self.id, attempt=self.attempt, step=name, output=output))
-            self._job.steps[name] = output
-        try:
-            value: T = msgspec.json.decode(self._job.steps[name], type=kind)
-        except msgspec.ValidationError as error:
-            raise GiveUp(
-                f"what step {name!r} has on record is not what its function returns: {error}; "
-                "was the step's type changed?"
-            ) from error
-        return value
-
-    async def progress(self, fraction: float, message: str | None = None) -> None:
-        bounded = min(max(fraction, 0.0), 1.0)
-        await self._say(ProgressReport(job_id=self.id, attempt=self.attempt, progress=bounded, message=_text(message)))
-
-    async def save_artifact(self, name: str, content: bytes | Path, media_type: str) -> Artifact:
-        return await self._worker.save_artifact(self._job, name, content, media_type)
-
-    async def _say(self, report: ProgressReport) -> None:
-        await self._worker.say(report, self._job)
-
-
-def _hear(said: "asyncio.Future[Reported]", answer: Reported | Exception) -> None:
-    if said.done():  # its handler was stopped meanwhile
-        return
-    if isinstance(answer, Exception):
-        said.set_exception(answer)
-    else:
-        said.set_result(answer)
-
-
 def _held(job: ClaimedJob) -> tuple[UUID, int]:
     """What a worker holds: an attempt. It may be given the next one while it still runs the last, which it lost."""
     return job.id, job.attempt
@@ -384,38 +338,3 @@ async def _first(*waits: Awaitable[Any]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _return_type(fn: Callable[..., Any]) -> Any:
-    while isinstance(fn, partial):
-        fn = fn.func
-    try:
-        return get_type_hints(fn).get("return", Any)
-    except (TypeError, NameError):
-        return Any
-
-
-def _completion(job: ClaimedJob, result: Any) -> AnyReport:
-    output = msgspec.json.encode(result)
-    if len(output) > MAX_OUTPUT:
-        message = f"the result has {len(output)} bytes, and at most {MAX_OUTPUT} are recorded; save an artifact"
-        return _failure(job, "too-large", message, final=True)
-    return CompletionReport(job_id=job.id, attempt=job.attempt, result=Raw(output))
-
-
-def _failure(
-    job: ClaimedJob, kind: str, message: str, *, final: bool = False, retry_in: float | None = None
-) -> FailureReport:
-    error = ReportedError(type=kind, message=_text(message) or kind)
-    return FailureReport(job_id=job.id, attempt=job.attempt, error=error, final=final, retry_in=retry_in)
-
-
-def _kind_of(error: BaseException) -> str:
-    return type(error).__name__
-
-
-def _text(message: str | None) -> str | None:
-    """A message as it can be recorded: without NUL and lone surrogates, and not too long."""
-    if message is None:
-        return None
-    return message.replace("\0", "�").encode(errors="replace").decode()[:LONGEST_MESSAGE]

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from application.claims import Claim, ClaimedJob
 from application.errors import Unavailable
-from application.handlers import Handle, handler_for
+from application.handlers import Handle, Handler, PlainHandle, handler_for
 from application.jobs import Asked, JobView, NewJob
 from application.reports import AnyReport, Heartbeat, Reported
 from application.worker import Worker
@@ -95,10 +95,12 @@ class Shop:
 
     @asynccontextmanager
     async def working(
-        self, *, name: str = "w1", grace: float = 10.0, capacity: int = 5, **kinds: Handle
+        self, *, name: str = "w1", grace: float = 10.0, capacity: int = 5, **kinds: Handle | PlainHandle | Handler
     ) -> AsyncIterator[Worker]:
         """A worker with a handler for each kind, which is stopped at the end."""
-        handlers: Mapping[str, Any] = {kind: handler_for(kind, run) for kind, run in kinds.items()}
+        handlers: Mapping[str, Any] = {
+            kind: run if isinstance(run, Handler) else handler_for(kind, run) for kind, run in kinds.items()
+        }
         worker = Worker(
             name, handlers, self.line, self.service.news, queues=[self.queue], capacity=capacity, grace=grace
         )

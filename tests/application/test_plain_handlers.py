@@ -1,0 +1,224 @@
+"""Plain handlers run in processes of their own: they record as others do, are stopped, and may die."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import psutil  # type: ignore[import-untyped]
+import pytest
+from msgspec import Raw
+
+from application.handlers import JobContext, PlainJobContext, handles
+from application.jobs import Cancel, Retry
+from application.processes import PROGRAM
+from domain.events import Failed, Progressed
+from tests.application import plain_handlers
+from tests.application.services import ASKED, Shop, in_shop
+
+AT_ONCE = Retry(initial=0, factor=1, max=0)
+Play = Callable[[Callable[[Shop], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def play(dsn: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Runs a story in a shop with a queue of the test's own; nothing that it started is left."""
+    monkeypatch.setattr("infrastructure.postgres.notifications.LOOK_SECONDS", 0.05)  # how long closing takes
+
+    def run(story: Callable[[Shop], Awaitable[None]]) -> None:
+        in_shop(dsn, tmp_path, str(request.node.name), story)
+        assert [child for child in psutil.Process().children() if PROGRAM in child.cmdline()] == []
+
+    return run
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Callable[[], list[str]]:
+    return lambda: (tmp_path / "marks").read_text().splitlines() if (tmp_path / "marks").exists() else []
+
+
+def where(folder: Path, do: str = "") -> bytes:
+    return msgspec.json.encode(plain_handlers.Where(str(folder), do))
+
+
+async def marked(shop: Shop, marks: Callable[[], list[str]], name: str) -> None:
+    async def there() -> bool:
+        return name in marks()
+
+    await shop.until(there)
+
+
+def test_it_runs_in_another_process_which_the_next_job_finds_still_there(play: Play) -> None:
+    async def story(shop: Shop) -> None:
+        async with shop.working(capacity=1, work=plain_handlers.pid):
+            pids = [(await shop.finished(await shop.create())).result for _ in range(3)]
+        assert len({bytes(pid or b"") for pid in pids}) == 1
+        assert pids[0] != Raw(str(os.getpid()).encode())
+
+    play(story)
+
+
+def test_its_steps_orders_progress_and_files_are_recorded(
+    play: Play, tmp_path: Path, marks: Callable[[], list[str]]
+) -> None:
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=plain_handlers.steps):
+            id = await shop.create(input=where(tmp_path), retry=AT_ONCE)
+            job = await shop.finished(id)
+        assert (job.status, job.attempt) == ("completed", 2)
+        assert marks() == ["one", f"{id}:order"]
+        assert [(file.name, file.size) for file in job.artifacts] == [("page", 6), ("film", 100_000)]
+        said = [e for e in await asyncio.to_thread(shop.service._log.stream, id) if isinstance(e, Progressed)]
+        assert [e.message for e in said if e.message] == ["half"]
+        assert msgspec.json.decode(job.result or b"")["order"] == f"{id}:order"
+
+    play(story)
+
+
+def test_a_handler_that_hogs_its_process_keeps_its_lease(
+    play: Play, tmp_path: Path, marks: Callable[[], list[str]]
+) -> None:
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=plain_handlers.hog):
+            id = await shop.create(input=where(tmp_path), heartbeat_timeout=1)
+            begun = (await shop.status(id, "running")).heartbeat_at
+            assert begun is not None
+
+            async def outlived_three_leases() -> bool:
+                beat = (await shop.job(id)).heartbeat_at
+                return beat is not None and (beat - begun).total_seconds() > 3
+
+            await shop.until(outlived_three_leases)
+            (tmp_path / "go").touch()
+            job = await shop.finished(id)
+        assert (job.status, job.attempt) == ("completed", 1)
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("do", "kind", "message"),
+    [
+        ("segfault", "process-died", "the process of the handler was ended by SIGSEGV"),
+        ("exit", "process-died", "the process of the handler ended with exit status 3"),
+        ("leave", "SystemExit", "leaving"),
+    ],
+)
+def test_a_process_that_dies_fails_its_attempt_and_no_other(
+    play: Play, tmp_path: Path, do: str, kind: str, message: str
+) -> None:
+    go_on = asyncio.Event()
+
+    async def other(job: JobContext, input: dict[str, int]) -> int:
+        await go_on.wait()
+        return job.attempt
+
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=plain_handlers.end, other=other):
+            bystander = await shop.create("other")
+            id = await shop.create(input=where(tmp_path, do), retry=AT_ONCE)
+            job = await shop.finished(id)
+            go_on.set()
+            assert (await shop.finished(bystander)).result == Raw(b"1")
+        assert (job.status, job.attempt) == ("completed", 2)
+        (failed,) = [e for e in await asyncio.to_thread(shop.service._log.stream, id) if isinstance(e, Failed)]
+        assert (failed.error.type, failed.error.message) == (kind, message)
+
+    play(story)
+
+
+def test_a_handler_that_is_cancelled_stops_at_its_next_call_and_keeps_what_it_had(
+    play: Play, tmp_path: Path, marks: Callable[[], list[str]]
+) -> None:
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=plain_handlers.polite, after=plain_handlers.pid):
+            id = await shop.create(input=where(tmp_path), heartbeat_timeout=1)
+            await marked(shop, marks, "one")
+            await shop.service.jobs.execute(Cancel(job_id=id, reason="changed our minds", asked=ASKED))
+            job = await shop.finished(id)
+            assert (await shop.finished(await shop.create("after"))).status == "completed"
+        assert job.status == "cancelled"
+        assert marks() == ["one", "stopped"]
+        assert await shop.topics(id) == ["created", "started", "progressed", "cancel_requested", "cancelled"]
+
+    play(story)
+
+
+def test_a_step_under_way_when_the_handler_is_to_stop_is_recorded(
+    play: Play, tmp_path: Path, marks: Callable[[], list[str]]
+) -> None:
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=plain_handlers.finishing):
+            id = await shop.create(input=where(tmp_path), heartbeat_timeout=1)
+            await marked(shop, marks, "begun")
+            await shop.service.jobs.execute(Cancel(job_id=id, reason="changed our minds", asked=ASKED))
+            job = await shop.finished(id)
+        assert job.status == "cancelled"
+        assert marks() == ["begun", "went on"]
+        assert (await shop.service.jobs.fold(id)).steps == {"long": Raw(b'"kept"')}
+
+    play(story)
+
+
+def test_a_handler_that_does_not_stop_when_it_is_cancelled_is_killed(
+    play: Play, tmp_path: Path, marks: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("application.worker.ASKED_SECONDS", 0.2)
+
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=plain_handlers.hog, after=plain_handlers.pid):
+            id = await shop.create(input=where(tmp_path), heartbeat_timeout=1)
+            await marked(shop, marks, "begun")
+            await shop.service.jobs.execute(Cancel(job_id=id, reason="changed our minds", asked=ASKED))
+            assert (await shop.finished(id)).status == "cancelled"
+            assert (await shop.finished(await shop.create("after"))).status == "completed"
+
+    play(story)
+
+
+def test_the_time_limit_ends_a_handler_and_its_process(
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("application.worker.ASKED_SECONDS", 0.2)
+
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=plain_handlers.hog):
+            id = await shop.create(input=where(tmp_path), time_limit=0.3, max_attempts=1)
+            job = await shop.finished(id)
+        assert job.error is not None
+        assert (job.status, job.error.type) == ("failed", "time-limit")
+
+    play(story)
+
+
+def test_draining_gives_a_handler_back_that_does_not_end_in_time(
+    play: Play, tmp_path: Path, marks: Callable[[], list[str]]
+) -> None:
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=plain_handlers.hog, grace=0.5):
+            id = await shop.create(input=where(tmp_path), max_attempts=1)
+            await marked(shop, marks, "begun")
+        assert (await shop.job(id)).status == "queued"
+        assert await shop.topics(id) == ["created", "started", "released"]
+
+    play(story)
+
+
+def test_an_input_that_does_not_fit_is_refused_in_the_process_too(play: Play) -> None:
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=plain_handlers.pid):
+            job = await shop.finished(await shop.create(input=b'{"folder": 1}'))
+        assert job.error is not None
+        assert (job.status, job.attempt, job.error.type) == ("failed", 1, "invalid-input")
+        assert "$.folder" in job.error.message
+
+    play(story)
+
+
+def test_a_plain_handler_that_another_process_cannot_import_is_refused_when_it_is_registered() -> None:
+    def local(job: PlainJobContext, input: int) -> int:
+        return input
+
+    with pytest.raises(TypeError, match=r"cannot import .*<locals>\.local; define it with `def` at the top level"):
+        handles("local")(local)
