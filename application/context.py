@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -32,17 +32,22 @@ class Teller(Protocol):
 class Context:
     """See `application.handlers.JobContext`."""
 
-    __slots__ = ("_job", "_moved", "_next", "_said", "_teller", "_timer", "_under_way", "record")
+    _moved: tuple[float, str | None] | None = None
+    _next: float = 0.0
+    _said: asyncio.Future[None] | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, teller: Teller, job: ClaimedJob) -> None:
-        self.record = Record(job)
         self._teller = teller
         self._job = job
-        self._moved: tuple[float, str | None] | None = None
-        self._next = 0.0
-        self._said: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._under_way: dict[tuple[Kept, str], asyncio.Future[None]] | None = None
+
+    @cached_property
+    def record(self) -> Record:
+        return Record(self._job)
+
+    @cached_property
+    def _under_way(self) -> dict[tuple[Kept, str], asyncio.Future[None]]:
+        return {}
 
     @property
     def id(self) -> UUID:
@@ -104,8 +109,6 @@ class Context:
 
     async def _once(self, kept: Kept, name: str, fn: Callable[..., Any], call: Callable[[], Awaitable[Any]]) -> Any:
         """What is on record, or comes of the call that is under way, or of this one."""
-        if self._under_way is None:
-            self._under_way = {}
         while not self.record.ask(kept, name):
             under_way = self._under_way.get((kept, name))
             if under_way is None or under_way.done():
@@ -115,7 +118,6 @@ class Context:
 
     async def _call(self, kept: Kept, name: str, call: Callable[[], Awaitable[Any]]) -> asyncio.Future[None]:
         """Call it, and begin to record what it returns: that goes on although the caller may be cancelled."""
-        assert self._under_way is not None
         under_way: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._under_way[kept, name] = under_way
         try:

@@ -1,6 +1,6 @@
 """How an attempt ends: the report that a handler's result, or what it raised, calls for."""
 
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -16,6 +16,13 @@ LONGEST_DELAY = 30 * DAY
 End: TypeAlias = CompletionReport | FailureReport
 
 
+class Recorded(Protocol):
+    """A job as its handler sees it, with its record, which is made when it is first looked at."""
+
+    @property
+    def record(self) -> Record: ...
+
+
 class WrongInput(GiveUp):
     """The job's input is not what its handler takes."""
 
@@ -28,9 +35,9 @@ def given(handler: Handler, job: ClaimedJob) -> Any:
         raise WrongInput(f"the input does not fit kind {job.kind!r}: {error}") from error
 
 
-def completed(job: ClaimedJob, handler: Handler, record: Record, result: Any) -> End:
+def completed(job: ClaimedJob, handler: Handler, context: Recorded, result: Any) -> End:
     """The handler returned `result`; a failure for good when that cannot be recorded, or a step was passed over."""
-    if (job.steps or job.handles) and (unasked := record.unasked(handler.retired)):
+    if (job.steps or job.handles) and (unasked := context.record.unasked(handler.retired)):
         message = (
             f"{', '.join(unasked)} of an earlier attempt is on record, and the handler no longer asks for it; "
             "was it renamed? A handler that dropped it on purpose says so: @handles(kind, retired=[name])"

@@ -196,7 +196,7 @@ def _run(line: Line, begin: Begin) -> End | None:
         return failure(job, "not-importable", f"the process of plain handlers cannot import {begin.address}: {error}")
     context = PlainContext(line, job)
     try:
-        return completed(job, handler, context.record, handler.run(context, given(handler, job)))
+        return completed(job, handler, context, handler.run(context, given(handler, job)))
     except Stopped:
         return None
     except NotDone as error:

@@ -186,10 +186,10 @@ class Worker:
                     report = await process.run(begin, context, lambda: self._patience(running))
                     return report or failure(job, "stopped", "the handler stopped, although nobody asked it to")
             if job.time_limit is None:
-                return completed(job, handler, context.record, await handler.run(context, given(handler, job)))
+                return completed(job, handler, context, await handler.run(context, given(handler, job)))
             async with asyncio.timeout(job.time_limit) as limit:
                 result = await handler.run(context, given(handler, job))
-            return completed(job, handler, context.record, result)
+            return completed(job, handler, context, result)
         except asyncio.CancelledError:
             return self._stopped(running)
         except (LeaseLost, JobFinished):
