@@ -96,6 +96,7 @@ class Worker:
         self._spoken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._room = asyncio.Event()
+        self._away = False
 
     def stop(self) -> None:
         """Claim no more, and let `run` end once the handlers have, or their grace is over."""
@@ -127,14 +128,21 @@ class Worker:
         claim = Claim(worker=self._name, queues=self._queues, kinds=sorted(self._handlers), max=min(room, 1000))
         try:
             jobs = await self._service.claim(claim)
+            self._away = False
         except Unavailable as away:
-            log.warning("claim.unavailable", worker=self._name, reason=str(away))
+            self._tell_once("claim.unavailable", away)
             jobs = ()
         if jobs:
             log.debug("jobs.claimed", worker=self._name, count=len(jobs))
         self._take(jobs)
         if len(jobs) < claim.max:
             await _first(ear.heard(POLL_SECONDS), self._stopping.wait())
+
+    def _tell_once(self, event: str, away: Unavailable) -> None:
+        """Log that the service is away, unless that was said since it last answered."""
+        if not self._away:
+            log.warning(event, worker=self._name, reason=str(away))
+        self._away = True
 
     def _take(self, jobs: Sequence[ClaimedJob]) -> None:
         """Hold the jobs, and start them while the next claim, if there is room for one, is on its way."""
@@ -265,7 +273,9 @@ class Worker:
             log.exception("report.failed", worker=self._name, reports=len(reports))
             return [error] * len(reports)
         if away := next((answer for answer in answers if isinstance(answer, Unavailable)), None):
-            log.warning("report.unavailable", worker=self._name, reports=len(reports), reason=str(away))
+            self._tell_once("report.unavailable", away)
+        else:
+            self._away = False
         return answers
 
     async def save_artifact(self, job: ClaimedJob, name: str, content: bytes | Path, media_type: str) -> Artifact:

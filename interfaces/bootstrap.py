@@ -7,7 +7,8 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar
@@ -48,6 +49,7 @@ from infrastructure.postgres.notifications import Listener, Notifier
 from infrastructure.postgres.schema import SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
 from infrastructure.postgres.why import PostgresFacts
+from infrastructure.remote import Pauses, RemoteService
 from interfaces.http.health import Ready
 from interfaces.settings import Settings
 
@@ -59,6 +61,7 @@ __all__ = [
     "configure_logs",
     "embedded",
     "migrate_database",
+    "remote_worker",
     "sweep",
 ]
 
@@ -105,9 +108,8 @@ class Service:
 
     def worker(self, grace: float, concurrency: int) -> Worker:
         """A worker of this process with a name of its own, for all kinds it has handlers for, and for bulk jobs."""
-        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         return Worker(
-            name,
+            _worker_name(),
             {**handlers(self._settings), BULK: handler_for(BULK, bulk_handler(self.jobs))},
             _WorkerService(self),
             self.news,
@@ -172,6 +174,21 @@ class _WorkerService:
         self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes | Path, media_type: str
     ) -> Artifact:
         return await self._service.artifacts.save(worker, job_id, attempt, name, content, media_type)
+
+
+@asynccontextmanager
+async def remote_worker(settings: Settings, url: str, grace: float, concurrency: int) -> AsyncIterator[Worker]:
+    """A worker over HTTP, which needs no database."""
+    service = RemoteService(url, settings.key.get_secret_value() if settings.key else None)
+    try:
+        mine = handlers(settings)
+        yield Worker(_worker_name(), mine, service, Pauses(service), capacity=concurrency, grace=grace)
+    finally:
+        await service.close()
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def handlers(settings: Settings) -> dict[str, Handler]:

@@ -49,8 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     api.add_argument("--fd", type=int, help=argparse.SUPPRESS)
     api.set_defaults(command=_api)
 
-    worker = commands.add_parser("worker", help="run handlers over DATABASE_URL")
+    worker = commands.add_parser("worker", help="run handlers over DATABASE_URL, or over HTTP")
     _data(worker)
+    where = "work over HTTP at this service, without a database (JOBLEDGER_URL, if DATABASE_URL is not set)"
+    worker.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help=where)
     worker.add_argument("--grace", type=float, default=20.0, metavar="S", help="seconds to end running jobs (20)")
     worker.add_argument("--concurrency", type=int, default=100, metavar="N", help="jobs to run at a time (100)")
     worker.set_defaults(command=_worker)
@@ -109,7 +111,7 @@ def _api(settings: Settings, given: argparse.Namespace) -> int:
 def _worker(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.serve import worker
 
-    return worker(settings, given.grace, given.concurrency)
+    return worker(settings, given.JOBLEDGER_URL, given.grace, given.concurrency)
 
 
 def _migrate(settings: Settings, given: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 
 from application.errors import Unavailable
-from interfaces.bootstrap import Service, configure_logs, migrate_database
+from interfaces.bootstrap import Service, configure_logs, migrate_database, remote_worker
 from interfaces.http.app import create_app
 from interfaces.http.connections import BoundedConnection
 from interfaces.http.guard import is_loopback
@@ -50,13 +50,22 @@ def api(settings: Settings, fd: int | None) -> int:
     return 0
 
 
-def worker(settings: Settings, grace: float, concurrency: int) -> int:
-    """Run handlers until told to stop."""
-    if settings.database_url is None:
-        print("jobledger: DATABASE_URL is not set; `jobledger up` runs a worker with a database", file=sys.stderr)
+def worker(settings: Settings, url: str | None, grace: float, concurrency: int) -> int:
+    """Run handlers until told to stop: over HTTP at `url`, else over the database, else at JOBLEDGER_URL if set."""
+    if url is None and settings.database_url is None:
+        if "url" not in settings.model_fields_set:
+            missing = "neither DATABASE_URL nor JOBLEDGER_URL is set; `jobledger up` runs a worker with a database"
+            print(f"jobledger: {missing}", file=sys.stderr)
+            return 2
+        url = settings.url
+    if url is not None and not url.startswith(("http://", "https://")):
+        print(f"jobledger: {url!r} is not a URL that begins with http:// or https://", file=sys.stderr)
         return 2
     configure_logs(settings.log)
     sys.setswitchinterval(SWITCH_SECONDS)
+    if url is not None:
+        uvloop.run(_work_remotely(settings, url, grace, concurrency))
+        return 0
     _migrate_patiently(settings)
     uvloop.run(_work(settings, grace, concurrency))
     return 0
@@ -158,6 +167,14 @@ async def _work(settings: Settings, grace: float, concurrency: int) -> None:
         await work.run()
     await _end(duties)
     await service.close()
+
+
+async def _work_remotely(settings: Settings, url: str, grace: float, concurrency: int) -> None:
+    async with remote_worker(settings, url, grace, concurrency) as work:
+        print(f"jobledger worker working at {url}", flush=True)
+        _collect_rarely()
+        with _told_to(work.stop):
+            await work.run()
 
 
 def _background(service: Service) -> "asyncio.Future[Any]":
