@@ -1,0 +1,112 @@
+"""jobledger across HTTP, against a real server: what is refused, what is split, and what is asked again."""
+
+import asyncio
+from pathlib import Path
+from uuid import uuid4
+
+import httpx2
+import pytest
+from msgspec import Raw
+
+from application.claims import Claim
+from application.errors import Invalid, NotFound, Unavailable
+from application.reports import AnyReport, CompletionReport, Heartbeat, ProgressReport, Reported
+from domain.refusals import JobFinished, LeaseLost
+from infrastructure.remote import RemoteService
+
+
+def _create(api: str, kind: str, count: int = 1) -> None:
+    jobs = [{"kind": kind, "input": {}} for _ in range(count)]
+    httpx2.post(f"{api}/v1/jobs/batch", json={"jobs": jobs}, timeout=30).raise_for_status()
+
+
+def _claim(kind: str, most: int = 1) -> Claim:
+    return Claim(worker="w", queues=["default"], kinds=[kind], max=most)
+
+
+def test_each_report_is_answered_on_its_own_merits(api: str) -> None:
+    async def told() -> None:
+        service = RemoteService(api, None)
+        _create(api, "merits", 2)
+        one, two = await service.claim(_claim("merits", 2))
+        reports: list[AnyReport] = [
+            Heartbeat(job_id=one.id, attempt=1),
+            ProgressReport(job_id=one.id, attempt=1, step="x" * 1000),
+            CompletionReport(job_id=one.id, attempt=1, result=Raw(b"1")),
+            Heartbeat(job_id=two.id, attempt=2),
+            Heartbeat(job_id=uuid4(), attempt=1),
+        ]
+        answers = await service.report("w", reports)
+        assert [type(answer) for answer in answers] == [Reported, Invalid, Reported, LeaseLost, NotFound]
+        assert str(two.id) in str(answers[3])
+        (again,) = await service.report("w", [CompletionReport(job_id=one.id, attempt=1)])
+        assert isinstance(again, JobFinished)
+        await service.close()
+
+    asyncio.run(told())
+
+
+def test_reports_too_large_for_one_request_are_sent_in_several(api: str) -> None:
+    async def told() -> None:
+        service = RemoteService(api, None)
+        _create(api, "large", 150)
+        jobs = await service.claim(_claim("large", 150))
+        assert len(jobs) == 150
+        result = Raw(b'"' + b"x" * 250_000 + b'"')
+        answers = await service.report("w", [CompletionReport(job_id=j.id, attempt=1, result=result) for j in jobs])
+        assert all(isinstance(answer, Reported) for answer in answers)
+        await service.close()
+
+    asyncio.run(told())
+
+
+def test_a_claim_whose_answer_was_lost_is_answered_again(api: str) -> None:
+    """The relay passes the first request on, and hangs up once the server has answered it."""
+    upstream = httpx2.URL(api)
+    lost: list[bytes] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line)
+        body = await reader.readexactly(length)
+        answer = await asyncio.to_thread(httpx2.post, f"{api}/v1/claims", content=body, timeout=30)
+        if not lost:
+            lost.append(answer.content)
+        else:
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer.content)}\r\nConnection: close\r\n\r\n".encode()
+            writer.write(head + answer.content)
+            await writer.drain()
+        writer.close()
+
+    async def told() -> None:
+        server = await asyncio.start_server(relay, upstream.host)
+        port = server.sockets[0].getsockname()[1]
+        service = RemoteService(f"http://{upstream.host}:{port}", None)
+        _create(api, "lost", 3)
+        with pytest.raises(Unavailable):
+            await service.claim(_claim("lost", 3))
+        jobs = await service.claim(_claim("lost", 3))
+        assert len(jobs) == 3
+        assert all(str(job.id).encode() in lost[0] and job.attempt == 1 for job in jobs)
+        await service.close()
+        server.close()
+
+    asyncio.run(told())
+
+
+def test_a_file_is_streamed_from_a_path(api: str, tmp_path: Path) -> None:
+    async def told() -> None:
+        service = RemoteService(api, None)
+        _create(api, "file")
+        (job,) = await service.claim(_claim("file"))
+        path = tmp_path / "large"
+        path.write_bytes(b"0123456789" * 300_000)
+        saved = await service.save_artifact("w", job.id, 1, "a name.bin", path, "application/octet-stream")
+        assert saved.size == 3_000_000
+        kept = httpx2.get(f"{api}/v1/jobs/{job.id}/artifacts/a%20name.bin", timeout=30)
+        assert kept.content == path.read_bytes()
+        with pytest.raises(LeaseLost):
+            await service.save_artifact("another", job.id, 1, "b", b"", "text/plain")
+        await service.close()
+
+    asyncio.run(told())
