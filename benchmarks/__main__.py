@@ -64,6 +64,7 @@ class Bench:
             self.bare_log,
             self.bulk,
             self.workers,
+            self.remote_worker,
             self.single_creates,
             self.http,
             self.pickup,
@@ -160,6 +161,21 @@ class Bench:
                     self.note(
                         "processed, PostgreSQL us a job", (_postgres_cpu(connection) - postgres) / self._jobs * 1e6
                     )
+
+    def remote_worker(self) -> None:
+        """The same no-op jobs by one worker process over HTTP, and the server that it asks."""
+        database = self.database()
+        log = Log(database)
+        _bulk(PostgresLedger(log, lambda _: None), self._jobs, kind="noop", queue="default")
+        log.close()
+        with psycopg.connect(database, autocommit=True) as connection, self._api(database) as url:
+            connection.execute("VACUUM ANALYZE jobs, events")
+            with self._processes(database, ["worker", "--url", url, "--concurrency", "2000"], 1):
+                _wait_for(connection, "SELECT EXISTS (SELECT FROM leases)")
+                begun, before = time.perf_counter(), _count(connection)
+                _wait_for(connection, IDLE)
+                took, done = time.perf_counter() - begun, _count(connection) - before
+        self.note("processed by 1 worker process over HTTP, jobs/s", done / took)
 
     def single_creates(self) -> None:
         """Creations one by one in this process: one caller, and 32."""
