@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 from msgspec.json import decode, encode
 
 from application.errors import ApplicationError
-from application.handlers import Handle, JobContext
+from application.handlers import Handler, JobContext, handler_for
 from application.jobs import Asked, Cancel, Filter, Jobs, ListedStatus, Moment, Name, NewJob, Reason, Requeue, Retry
 from application.ledger import Batch
 from domain.job import Cause, Job
@@ -185,7 +185,7 @@ async def count(jobs: Jobs, filter: BulkFilter, operation: Operation, namespace:
     return Counted(len(ids), cursor is None)
 
 
-def bulk_handler(jobs: Jobs) -> Handle:
+def bulk_handler(jobs: Jobs) -> Handler:
     """The handler of bulk jobs. It looks at jobs that were there before its own, oldest first."""
 
     async def move_all(job: JobContext, bulk: Bulk) -> Moved:
@@ -207,7 +207,7 @@ def bulk_handler(jobs: Jobs) -> Handle:
             await job.progress(share(place.moved.matched, total), told(place.moved.matched, total))
         return place.moved
 
-    return move_all
+    return handler_for(KIND, move_all, retired=[PLACE])  # its place is read from its fold, and not asked for
 
 
 def share(done: int, total: int) -> float:

@@ -110,7 +110,7 @@ class Service:
         """A worker of this process with a name of its own, for all kinds it has handlers for, and for bulk jobs."""
         return Worker(
             _worker_name(),
-            {**handlers(self._settings), BULK: handler_for(BULK, bulk_handler(self.jobs))},
+            {**handlers(self._settings), BULK: bulk_handler(self.jobs)},
             _WorkerService(self),
             self.news,
             queues=["default", BULK_QUEUE],

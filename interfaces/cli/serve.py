@@ -54,7 +54,7 @@ def worker(settings: Settings, url: str | None, grace: float, concurrency: int) 
     """Run handlers until told to stop: over HTTP at `url`, else over the database, else at JOBLEDGER_URL if set."""
     if url is None and settings.database_url is None:
         if "url" not in settings.model_fields_set:
-            missing = "neither DATABASE_URL nor JOBLEDGER_URL is set; `jobledger up` runs a worker with a database"
+            missing = "DATABASE_URL is not set, nor is JOBLEDGER_URL; `jobledger up` runs a worker with a database"
             print(f"jobledger: {missing}", file=sys.stderr)
             return 2
         url = settings.url

@@ -109,6 +109,6 @@ def test_two_workers_share_200_jobs_and_run_each_once(
 
 def test_without_a_service_named_it_is_wrong_usage(start: Start) -> None:
     worker = start("worker")
-    worker.wait_for_line("neither DATABASE_URL nor JOBLEDGER_URL is set")
+    worker.wait_for_line("DATABASE_URL is not set, nor is JOBLEDGER_URL")
     assert worker.process.wait(30) == 2
     assert start("worker", "--url", "example.org").process.wait(30) == 2
