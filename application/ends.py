@@ -30,7 +30,7 @@ class WrongInput(GiveUp):
 def given(handler: Handler, job: ClaimedJob) -> Any:
     """The input as the handler's type. Raises WrongInput."""
     try:
-        return msgspec.json.decode(job.input, type=handler.input_type)
+        return handler.read(job.input)
     except (msgspec.MsgspecError, ValueError) as error:
         raise WrongInput(f"the input does not fit kind {job.kind!r}: {error}") from error
 
