@@ -8,6 +8,7 @@ from typing import Any, LiteralString, Self
 from uuid import UUID
 
 import psycopg
+from eventsourcing.persistence import Notification
 from msgspec import Raw
 from psycopg import Connection, IsolationLevel
 
@@ -21,6 +22,7 @@ from infrastructure.postgres.jobs import PostgresViews
 from infrastructure.postgres.leases import PostgresLeases
 from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
+from infrastructure.postgres.recorder import EventRecorder
 from infrastructure.postgres.schema import migrate
 
 PATIENCE = 20.0
@@ -87,6 +89,31 @@ class Node:
         ids = self.create(*jobs)
         assert self.claim(worker, len(jobs), queue=queue, claim_id=claim_id) == ids
         return ids
+
+
+class UndisturbedRecorder(EventRecorder):
+    """Reads the whole log once no transaction elsewhere in the cluster, such as autovacuum's, holds readers back."""
+
+    def select_notifications(self, *args: Any, **kwargs: Any) -> Sequence[Notification]:
+        undisturbed(self.database)
+        return super().select_notifications(*args, **kwargs)
+
+    def max_notification_id(self) -> int | None:
+        undisturbed(self.database)
+        return super().max_notification_id()
+
+
+def undisturbed(database: Database) -> None:
+    """Wait until what holds the safe position back, if anything, are the test's own transactions.
+
+    One that begins elsewhere afterwards has a higher number than all that was written before.
+    """
+    strangers = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE backend_xid IS NOT NULL
+          AND (datname IS DISTINCT FROM current_database() OR backend_type <> 'client backend')
+    """
+    eventually(lambda: database.rows(strangers) == [(0,)])
 
 
 def new_job(**fields: Any) -> NewJob:

@@ -33,7 +33,7 @@ from eventsourcing.utils import Environment
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.persistence import DSN, Factory
 from infrastructure.postgres.recorder import CheckpointRecorder, EventRecorder, transaction
-from tests.infrastructure.nodes import ask, migrated
+from tests.infrastructure.nodes import UndisturbedRecorder, ask, migrated
 
 NO_CIPHER = "an event is stored as the JSON that is hashed, so our mapper has neither a cipher nor a compressor"
 NO_PROCESS = "followers of the log write views; only the ledger writes events, with the views they imply"
@@ -76,7 +76,7 @@ def judged(case: Case) -> Case:
     return case
 
 
-class Counted(EventRecorder):
+class Counted(UndisturbedRecorder):
     """Counts versions from 0, and positions 1, 2, 3 in the order of the log."""
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:

@@ -29,7 +29,7 @@ from infrastructure.postgres.log import Log
 from infrastructure.postgres.mapper import EventMapper, JobEvent
 from infrastructure.postgres.persistence import Factory
 from infrastructure.postgres.recorder import MOST_EVENTS, POSITION_BASE, EventRecorder, NewEvents
-from tests.infrastructure.nodes import migrated
+from tests.infrastructure.nodes import UndisturbedRecorder, migrated, undisturbed
 
 NOW = datetime.now(UTC)
 CREATED = Created(
@@ -52,7 +52,7 @@ STARTED = Started(attempt=1, worker="w1", at=NOW, by="worker:w1")
 def recorder(new_database: Callable[[], str]) -> Iterator[EventRecorder]:
     """Over a log of the test's own."""
     database = Database(migrated(new_database()))
-    yield EventRecorder(database)
+    yield UndisturbedRecorder(database)
     database.close()
 
 
@@ -130,6 +130,7 @@ class TestTheFrame:
         start = log.recorder.max_notification_id()
         id = new_id()
         put(log, id, CREATED, STARTED)
+        undisturbed(log.database)
         found = log.notification_log.select(start, 10, inclusive_of_start=False)
         assert [(n.originator_id, n.originator_version, n.topic) for n in found] == [
             (id, 1, "job.created"),

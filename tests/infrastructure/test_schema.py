@@ -20,7 +20,7 @@ from domain.ids import job_ids
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.recorder import EventRecorder
 from infrastructure.postgres.schema import MONTHS_AHEAD, SchemaNotReady, health, migrate, migrations
-from tests.infrastructure.nodes import Node, ask, eventually, migrated, new_job
+from tests.infrastructure.nodes import Node, UndisturbedRecorder, ask, eventually, migrated, new_job
 
 PARTITIONS = """
 SELECT child.relname, pg_get_expr(child.relpartbound, child.oid), first.id, later.id
@@ -226,12 +226,13 @@ def test_positions_rise_on_after_a_log_was_restored_into_a_younger_cluster(own: 
     assert migrate(database) == []
 
     assert health(database).positions_rise
+    recorder = UndisturbedRecorder(database)
     with Node(own) as node:
-        positions = [node.log.recorder.max_notification_id()]
+        positions = [recorder.max_notification_id()]
         assert positions == [restored]
         for _ in range(3):
             node.create(new_job())
-            positions.append(node.log.recorder.max_notification_id())
+            positions.append(recorder.max_notification_id())
     assert all(before is not None and after is not None and before < after for before, after in pairwise(positions))
     offset = ask(own, "SELECT epoch_offset FROM log_epoch")
     assert migrate(database) == []
