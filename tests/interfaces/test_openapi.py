@@ -16,8 +16,8 @@ from schemathesis import APIOperation, Case
 from schemathesis.checks import CHECKS
 from schemathesis.core.result import Ok
 
+from interfaces.http.contract import OPERATIONS
 from interfaces.http.links import LINKS
-from interfaces.http.openapi import OPERATIONS
 from tests.interfaces.generated import ALWAYS_THE_SAME, DESCRIPTION, put_right, wait_until
 
 if TYPE_CHECKING:

@@ -1,0 +1,387 @@
+"""The contract: every call that clients may make, what it takes, and what it answers."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from application.bulk import Counted
+from application.claims import Claim
+from application.differences import Diff
+from application.jobs import ArtifactView, JobView, NewJob
+from application.language import Question
+from application.why import Why
+from interfaces.http.artifacts import ArtifactPage, UploadQuery
+from interfaces.http.bulk import BulkCancellation, BulkRequeue
+from interfaces.http.events import CloudEventPage, LogPage, LogQuery
+from interfaces.http.health import Live, Ready
+from interfaces.http.jobs import (
+    Cancellation,
+    CreatedJobs,
+    DiffQuery,
+    EventPage,
+    EventsQuery,
+    JobPage,
+    JobsQuery,
+    MomentQuery,
+    NewJobs,
+    RetryRequest,
+)
+from interfaces.http.requests import ENTITY_TAGS, IDEMPOTENCY_KEY, LONGEST_KEY
+from interfaces.http.signed_links import LinkQuery
+from interfaces.http.streams import NDJSON, SSE
+from interfaces.http.visualizations import VisualizationView
+from interfaces.http.workers import ClaimedJobs, ReportResults, ReportsRequest
+
+Json = dict[str, Any]
+ID = "01a20032-d14b-79ae-8f97-c9b5fd507266"
+"""The job of the examples."""
+
+
+class Answer(Struct, frozen=True):
+    """A response that is no problem."""
+
+    status: int
+    description: str
+    body: type | None = None
+    or_body: type | None = None
+    media_type: str = "application/json"
+    also: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One call of the contract."""
+
+    method: str
+    path: str
+    id: str
+    summary: str
+    tag: str
+    answers: tuple[Answer, ...]
+    problems: tuple[str, ...] = ()
+    query: type | None = None
+    body: type | None = None
+    example: Any = None
+    request_headers: tuple[str, ...] = ()
+    upload: bool = False
+    file: bool = False
+    description: str = ""
+
+
+HEADERS: dict[str, Json] = {
+    "ETag": {
+        "description": 'The version of the job, or the SHA-256 of the file, quoted: "3"',
+        "schema": {"type": "string"},
+    },
+    "Location": {"description": "Where the job or the file is", "schema": {"type": "string"}},
+    "Link": {"description": 'The next page, rel="next"', "schema": {"type": "string"}},
+    "Idempotency-Replayed": {
+        "description": "true when the key was used before and this is the job of that time",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Preference-Applied": {"description": "How long the answer was held at most", "schema": {"type": "string"}},
+    "Content-Range": {"description": "Which bytes these are", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
+}
+REQUEST_HEADERS: dict[str, Json] = {
+    "Idempotency-Key": {
+        "description": "A name for this request, kept for 24 hours: sent again, it is answered with the same jobs.",
+        "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY, "maxLength": LONGEST_KEY},
+    },
+    "If-Match": {
+        "description": 'Act only on this version of the job: "3"',
+        "schema": {"type": "string", "pattern": ENTITY_TAGS},
+        "example": '"3"',
+    },
+    "If-None-Match": {"description": 'Answer 304 for this version: "3"', "schema": {"type": "string"}},
+    "Prefer": {
+        "description": "wait=20: hold the answer, 60 s at most, until the job moves on from the version that "
+        "If-None-Match names or, without one, has finished.",
+        "schema": {"type": "string"},
+    },
+    "Last-Event-ID": {
+        "description": "Go on after this message.",
+        "schema": {"type": "string", "pattern": "^[0-9]{0,19}$"},
+    },
+    "Range": {"description": "Which bytes to send: bytes=0-999", "schema": {"type": "string"}},
+    "If-Range": {"description": "Send a part only of this version, else the whole", "schema": {"type": "string"}},
+    "Content-Digest": {
+        "description": "The SHA-256 that the content must have (RFC 9530): sha-256=:<base64>:",
+        "schema": {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
+    },
+}
+STREAMS = (NDJSON, SSE)
+READS = ("not-found", "unavailable", "internal")
+WRITES = ("too-large", "unsupported-media-type", "unavailable", "internal")
+ACCEPTED = Answer(202, "The job", JobView, headers=("ETag", "Location", "Idempotency-Replayed"))
+BY_A_JOB = (
+    "`filter` has the fields of the list of jobs, at least one. Jobs in states that cannot be moved so are left out. "
+    "A dry run counts up to 10 000 jobs. Else a job of kind `bulk` moves those that were there before it, with "
+    "progress; its result is `{matched, changed, refused: {code: count}}`, and it can be cancelled like any other."
+)
+OPERATIONS = (
+    Operation(
+        method="post",
+        path="/v1/jobs",
+        id="create_job",
+        summary="Create a job",
+        tag="jobs",
+        body=NewJob,
+        example={"kind": "visualization", "input": {"question": "What is 15 % of 80?"}},
+        request_headers=("Idempotency-Key",),
+        answers=(ACCEPTED,),
+        problems=(*WRITES, "idempotency-mismatch"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/jobs/batch",
+        id="create_jobs",
+        summary="Create many jobs, all or none",
+        tag="jobs",
+        body=NewJobs,
+        example={"jobs": [{"kind": "resize", "input": {"image": 1}}, {"kind": "resize", "input": {"image": 2}}]},
+        request_headers=("Idempotency-Key",),
+        answers=(Answer(202, "The new jobs' ids", CreatedJobs, headers=("Idempotency-Replayed",)),),
+        problems=(*WRITES, "idempotency-mismatch"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs",
+        id="list_jobs",
+        summary="List jobs",
+        tag="jobs",
+        query=JobsQuery,
+        answers=(Answer(200, "A page of jobs", JobPage, headers=("Link",)),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}",
+        id="get_job",
+        summary="A job as it is, or was at a version or a moment",
+        tag="jobs",
+        query=MomentQuery,
+        request_headers=("If-None-Match", "Prefer"),
+        answers=(
+            Answer(200, "The job", JobView, headers=("ETag", "Preference-Applied")),
+            Answer(304, "The job is still at that version", headers=("ETag",)),
+        ),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}/events",
+        id="list_events",
+        summary="A job's history",
+        tag="jobs",
+        query=EventsQuery,
+        request_headers=("Last-Event-ID",),
+        answers=(
+            Answer(200, "Events: a page, or a stream as Accept asks", EventPage, also=STREAMS),
+            Answer(204, "The job has finished, and there is nothing after Last-Event-ID"),
+        ),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}/diff",
+        id="diff_job",
+        summary="What changed between two versions of a job",
+        tag="jobs",
+        query=DiffQuery,
+        answers=(Answer(200, "The changes and the events that made them", Diff),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}/why",
+        id="why_job",
+        summary="Why a job is where it is",
+        tag="jobs",
+        answers=(Answer(200, "The reasons, the most telling first", Why),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/events",
+        id="list_log",
+        summary="The whole log, in order",
+        tag="audit",
+        query=LogQuery,
+        request_headers=("Last-Event-ID",),
+        answers=(Answer(200, "Events: a page, or a stream as Accept asks", LogPage, CloudEventPage, also=STREAMS),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/jobs/{job_id}/cancellations",
+        id="cancel_job",
+        summary="Cancel a job: at once when it is queued, by its worker when it runs",
+        tag="jobs",
+        body=Cancellation,
+        example={"reason": "no longer needed"},
+        request_headers=("If-Match",),
+        answers=(ACCEPTED,),
+        problems=(*WRITES, "not-found", "job-finished", "precondition-failed"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/jobs/{job_id}/retries",
+        id="retry_job",
+        summary="Send a finished job round again",
+        tag="jobs",
+        body=RetryRequest,
+        example={"reason": "the renderer is mended"},
+        request_headers=("If-Match", "Idempotency-Key"),
+        answers=(ACCEPTED,),
+        problems=(*WRITES, "not-found", "conflict", "precondition-failed", "idempotency-mismatch"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/jobs/cancellations",
+        id="cancel_jobs",
+        summary="Count the queued and running jobs that a filter matches, or cancel them by a job",
+        description=BY_A_JOB,
+        tag="operations",
+        body=BulkCancellation,
+        example={"filter": {"kind": ["resize"], "status": ["queued"]}, "reason": "sent twice", "dry_run": False},
+        request_headers=("Idempotency-Key",),
+        answers=(Answer(200, "How many jobs there are, when `dry_run` is true", Counted), ACCEPTED),
+        problems=(*WRITES, "idempotency-mismatch"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/jobs/requeues",
+        id="requeue_jobs",
+        summary="Count the finished jobs that a filter matches, or requeue them by a job",
+        description=BY_A_JOB,
+        tag="operations",
+        body=BulkRequeue,
+        example={"filter": {"status": ["failed"]}, "reason": "the renderer is mended", "dry_run": False},
+        request_headers=("Idempotency-Key",),
+        answers=(Answer(200, "How many jobs there are, when `dry_run` is true", Counted), ACCEPTED),
+        problems=(*WRITES, "idempotency-mismatch"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}/artifacts",
+        id="list_artifacts",
+        summary="The files a job made",
+        tag="jobs",
+        answers=(Answer(200, "The files", ArtifactPage),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/jobs/{job_id}/artifacts/{name}",
+        id="get_artifact",
+        summary="A file's content",
+        description="The `url` of an artifact is this call with a signature, which makes it good for a day or two.",
+        tag="jobs",
+        query=LinkQuery,
+        request_headers=("Range", "If-Range", "If-None-Match"),
+        answers=(
+            Answer(200, "The content", media_type="*/*", headers=("ETag",)),
+            Answer(206, "A part of it", media_type="*/*", headers=("ETag", "Content-Range")),
+            Answer(304, "The caller has it", headers=("ETag",)),
+        ),
+        problems=(*READS, "range-not-satisfiable"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/claims",
+        id="claim_jobs",
+        summary="Claim queued jobs",
+        tag="workers",
+        body=Claim,
+        example={"worker": "w1", "queues": ["default"], "max": 10, "wait": 20},
+        answers=(Answer(200, "The claimed jobs, none when there is no work", ClaimedJobs),),
+        problems=WRITES,
+    ),
+    Operation(
+        method="post",
+        path="/v1/reports",
+        id="report",
+        summary="Report on claimed jobs, each on its own merits",
+        tag="workers",
+        body=ReportsRequest,
+        example={
+            "worker": "w1",
+            "reports": [{"job_id": ID, "attempt": 1, "type": "completed", "result": {"answer": 42}}],
+        },
+        answers=(Answer(200, "An answer for each report, in order", ReportResults),),
+        problems=WRITES,
+    ),
+    Operation(
+        method="put",
+        path="/v1/jobs/{job_id}/attempts/{attempt}/artifacts/{name}",
+        id="put_artifact",
+        summary="Upload a file for a claimed job",
+        description="The body is the file, of up to 5 GiB. It is recorded once all of it is safely stored, or not at "
+        "all; the same file again is answered as done, another one of that name takes its place. The upload keeps the "
+        "lease alive by itself, and may be slow, but not pause for a minute. A name is never a path: it has no "
+        "slashes, and is kept in Unicode's composed form.",
+        tag="workers",
+        query=UploadQuery,
+        request_headers=("Content-Digest",),
+        answers=(
+            Answer(200, "The job had this very file before", ArtifactView, headers=("Location",)),
+            Answer(201, "The file is stored and recorded", ArtifactView, headers=("Location",)),
+        ),
+        problems=(*WRITES, "not-found", "lease-lost", "job-finished"),
+        file=True,
+    ),
+    Operation(
+        method="post",
+        path="/v1/visualizations",
+        id="create_visualization",
+        summary="Turn a question into a page",
+        tag="visualizations",
+        body=Question,
+        example={"question": "A train travels 180 km in 2 hours. What is its average speed?"},
+        request_headers=("Idempotency-Key",),
+        answers=(ACCEPTED,),
+        problems=(*WRITES, "idempotency-mismatch"),
+        upload=True,
+    ),
+    Operation(
+        method="get",
+        path="/v1/visualizations/{job_id}",
+        id="get_visualization",
+        summary="A visualization, with what is recorded so far",
+        tag="visualizations",
+        answers=(Answer(200, "The visualization", VisualizationView, headers=("ETag",)),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/visualizations/{job_id}/html",
+        id="get_visualization_page",
+        summary="The page",
+        tag="visualizations",
+        query=LinkQuery,
+        request_headers=("Range", "If-Range", "If-None-Match"),
+        answers=(
+            Answer(200, "The page", media_type="text/html", headers=("ETag",)),
+            Answer(206, "A part of it", media_type="text/html", headers=("ETag", "Content-Range")),
+            Answer(304, "The caller has it", headers=("ETag",)),
+        ),
+        problems=(*READS, "range-not-satisfiable"),
+    ),
+    Operation(
+        method="get",
+        path="/livez",
+        id="live",
+        summary="Whether this process answers",
+        tag="health",
+        answers=(Answer(200, "It does", Live),),
+    ),
+    Operation(
+        method="get",
+        path="/readyz",
+        id="ready",
+        summary="Whether this server can serve, and if not, why",
+        tag="health",
+        answers=(Answer(200, "It can", Ready), Answer(503, "It cannot", Ready)),
+    ),
+)
