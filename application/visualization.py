@@ -13,6 +13,7 @@ from application.language import (
     LanguageModelRefused,
     Question,
     Story,
+    Usage,
 )
 
 KIND = "visualization"
@@ -21,12 +22,19 @@ MAX_PAGE = 512 * 1024
 """Bytes a page may have."""
 
 
+class Drawn(Artifact, frozen=True, kw_only=True):
+    """A page as its step records it: the artifact, who drew it, and what that cost."""
+
+    provider: str | None = None
+    usage: Usage | None = None
+
+
 class Visualization(msgspec.Struct, frozen=True, kw_only=True):
     """The result: `page` is the job's artifact `page.html`, `provider` says which model made it."""
 
     analysis: Analysis
     story: Story
-    page: Artifact
+    page: Drawn
     provider: str
 
 
@@ -49,15 +57,17 @@ def visualization_handler(model: LanguageModel) -> Handle:
 
 async def _save_page(
     job: JobContext, model: LanguageModel, question: Question, analysis: Analysis, story: Story
-) -> Artifact:
-    async def drawn(part: float) -> None:
+) -> Drawn:
+    async def told(part: float) -> None:
         await job.progress(0.55 + 0.4 * part, "drawing the page")
 
-    page = (await model.draw(question, analysis, story, drawn)).encode()
+    drawing = await model.draw(question, analysis, story, told)
+    page = drawing.html.encode()
     if len(page) > MAX_PAGE:
         raise GiveUp(f"the page has {len(page)} bytes, more than {MAX_PAGE}")
     await job.progress(0.95, "saving the page")
-    return await job.save_artifact(PAGE, page, "text/html; charset=utf-8")
+    saved = await job.save_artifact(PAGE, page, "text/html; charset=utf-8")
+    return Drawn(**msgspec.structs.asdict(saved), provider=model.provider, usage=drawing.usage)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
+from infrastructure.chromium import find_chromium
 from infrastructure.embedded import EmbeddedPostgres
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.schema import migrate
@@ -61,6 +62,15 @@ def _new_database(server: str) -> str:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is."""
+    found = find_chromium()
+    if found is None:
+        pytest.skip("no Chromium on the PATH: install chromium, so that pages are opened in it")
+    return found
 
 
 class Process:

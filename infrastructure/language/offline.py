@@ -4,7 +4,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from application.language import Analysis, Question, ReportProgress, Story
+from application.language import Analysis, Page, Question, Rejected, ReportProgress, Story
 from infrastructure.language.amounts import Bar, Working, number_in
 from infrastructure.language.arithmetic import worked
 from infrastructure.language.concept_map import concept_map
@@ -27,8 +27,8 @@ class OfflineModel:
         self._page = Template(page.read_text(encoding="utf-8"))
 
     async def analyse(self, question: Question) -> Analysis:
-        reading = read(question.question)
-        kind = kind_of(question.question[:READ])
+        reading = read(question.whole)
+        kind = kind_of(question.whole[:READ])
         sums = kind.type != "maths" and worked(reading) is not None
         return Analysis(
             type="maths" if sums else kind.type,
@@ -39,19 +39,27 @@ class OfflineModel:
         )
 
     async def tell(self, question: Question, analysis: Analysis) -> Story:
-        reading = read(question.question)
+        reading = read(question.whole)
         short = reading.asked if len(reading.asked) <= 90 else " · ".join(analysis.concepts[:3])
         return Story(
             title=_clipped(short or reading.asked or "A question", 120),
+            setting=_clipped(reading.sentences[0], 300) if reading.sentences else "",
             text="\n\n".join(_paragraphs(reading, analysis)),
         )
 
-    async def draw(self, question: Question, analysis: Analysis, story: Story, progress: ReportProgress) -> str:
-        reading = read(question.question)
+    async def draw(
+        self,
+        question: Question,
+        analysis: Analysis,
+        story: Story,
+        progress: ReportProgress,
+        rejected: Rejected | None = None,
+    ) -> Page:
+        reading = read(question.whole)
         page = self._page.substitute(
             title=escape(story.title),
             badges=_badges(analysis),
-            question=_marked(question.question[:READ]),
+            question=_marked(question.whole[:READ]),
             unread=_unread(reading),
             steps="".join(_steps(reading, analysis)),
             story="".join(f'<p dir="auto">{escape(part)}</p>' for part in story.text.split("\n\n")),
@@ -59,7 +67,7 @@ class OfflineModel:
             signs=_signs(question),
         )
         await progress(1.0)
-        return page
+        return Page(page)
 
 
 def _concepts(reading: Reading) -> list[str]:
@@ -195,7 +203,7 @@ def _map(reading: Reading, analysis: Analysis) -> str:
 
 
 def _signs(question: Question) -> str:
-    kind = kind_of(question.question[:READ])
+    kind = kind_of(question.whole[:READ])
     if not kind.signs:
         return "<p>None of the known signs of a subject stands in it, so it is only taken apart.</p>"
     signs = "".join(f'<li dir="auto">{escape(_clipped(sign, 60))}</li>' for sign in kind.signs[:12])

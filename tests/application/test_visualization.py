@@ -16,16 +16,20 @@ from application.language import (
     Analysis,
     LanguageModelBusy,
     LanguageModelRefused,
+    Page,
     Question,
+    Rejected,
     ReportProgress,
     Story,
+    Usage,
 )
-from application.visualization import MAX_PAGE, PAGE, Visualization, visualization_handler
+from application.visualization import MAX_PAGE, PAGE, Drawn, Visualization, visualization_handler
 
 T = TypeVar("T")
 QUESTION = Question("Why is the sky blue?")
 ANALYSIS = Analysis(type="science", subject="light", difficulty="medium", concepts=["sky", "blue"])
 STORY = Story(title="The long way of the light", text="Once a ray of light set out.")
+USAGE = Usage("model-of-the-test", 100, 2000)
 HTML = "<!doctype html><html><body>sky</body></html>\n"
 
 
@@ -47,12 +51,19 @@ class Model:
         self.asked.append("tell")
         return STORY
 
-    async def draw(self, question: Question, analysis: Analysis, story: Story, progress: ReportProgress) -> str:
+    async def draw(
+        self,
+        question: Question,
+        analysis: Analysis,
+        story: Story,
+        progress: ReportProgress,
+        rejected: Rejected | None = None,
+    ) -> Page:
         self.asked.append("draw")
         if self.error:
             raise self.error
         await progress(0.5)
-        return self.page
+        return Page(self.page, USAGE)
 
 
 class RecordedJob:
@@ -107,7 +118,21 @@ def test_question_becomes_a_page_in_three_recorded_steps() -> None:
 def test_page_step_records_the_reference_and_not_the_page() -> None:
     job = RecordedJob()
     result = visualized(job, Model())
-    assert msgspec.json.decode(job.steps["page"], type=Artifact) == result.page
+    recorded = msgspec.json.decode(job.steps["page"], type=Drawn)
+    assert recorded == result.page
+    assert (recorded.provider, recorded.usage) == ("told", USAGE)
+
+
+def test_steps_that_earlier_releases_recorded_still_read() -> None:
+    job = RecordedJob()
+    job.steps = {
+        "analysis": b'{"type":"science","subject":"light","difficulty":"easy","concepts":["sky"],"asked":""}',
+        "story": b'{"title":"Light","text":"Once."}',
+        "page": b'{"name":"page.html","sha256":"00","size":5,"media_type":"text/html; charset=utf-8"}',
+    }
+    result = visualized(job, Model())
+    assert (result.story.setting, result.story.mapping, result.story.usage) == ("", [], None)
+    assert (result.page.sha256, result.page.usage) == ("00", None)
 
 
 def test_progress_rises_to_one() -> None:
@@ -186,6 +211,17 @@ def test_question_is_stripped_of_blanks_and_byte_order_mark() -> None:
 def test_unfit_question_is_refused_with_the_reason(question: str, reason: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=reason):
         msgspec.convert({"question": question}, Question)
+
+
+def test_options_follow_the_question_under_their_labels_or_letters() -> None:
+    assert Question("Which?", options=["red", "blue"]).whole == "Which?\nA) red\nB) blue"
+    assert Question("Which?", options=["1. red", "2. blue"], answer="2").whole == "Which?\n1. red\n2. blue\nAnswer: 2"
+
+
+@pytest.mark.parametrize("unfit", [{"options": [" "]}, {"options": ["a\0"]}, {"answer": ""}, {"options": ["a"] * 27}])
+def test_unfit_options_are_refused(unfit: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"question": "Which?", **unfit}, Question)
 
 
 def test_unknown_field_of_a_question_is_refused_by_name() -> None:

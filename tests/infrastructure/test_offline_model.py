@@ -40,7 +40,7 @@ def drawn(question: str) -> str:
     async def draw() -> str:
         model, asked = OfflineModel(), Question(question)
         analysis = await model.analyse(asked)
-        return await model.draw(asked, analysis, await model.tell(asked, analysis), ignore)
+        return (await model.draw(asked, analysis, await model.tell(asked, analysis), ignore)).html
 
     return asyncio.run(draw())
 

@@ -8,18 +8,38 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
-from application.language import Analysis, LanguageModelBusy, LanguageModelRefused, Question, Story
+from application.language import (
+    Analysis,
+    Counterpart,
+    LanguageModelBusy,
+    LanguageModelRefused,
+    Page,
+    Question,
+    Rejected,
+    Story,
+    Usage,
+)
 from infrastructure.language.openai import DELAY, OpenAIModel
 
 T = TypeVar("T")
 KEY = "sk-test-0123456789-secret"
+BILLED = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+USAGE = Usage("m", 100, 20)
+TWICE = Usage("m", 200, 40)
 QUESTION = Question("Why is the sky blue?")
 ANALYSIS = Analysis(
     type="science", subject="light", difficulty="medium", concepts=["sky", "blue"], asked="Why the sky is blue."
 )
-STORY = Story(title="The long way of the light", text="Once a ray of light set out.")
+STORY = Story(
+    title="The long way of the light",
+    setting="Above a town at noon.",
+    text="Once a ray of light set out.",
+    mapping=[Counterpart("the crowd", "molecules of air")],
+)
 PAGE = f"<!doctype html>\n<html><body>{'<p>sky</p>' * 900}</body></html>\n"
 
 
@@ -27,7 +47,7 @@ class Answer:
     """One answer: a JSON body, or the events of a stream; `cut` hangs up before the stream says it is done."""
 
     def __init__(
-        self, body: object = None, *, status: int = 200, headers: dict[str, str] | None = None, cut: bool = False
+        self, body: Any = None, *, status: int = 200, headers: dict[str, str] | None = None, cut: bool = False
     ) -> None:
         self.body = body
         self.status = status
@@ -89,7 +109,8 @@ class Conversation(BaseHTTPRequestHandler):
 def completion(content: str | None, *, refusal: str | None = None, finish_reason: str = "stop") -> Answer:
     message = {"role": "assistant", "content": content, "refusal": refusal}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
-    return Answer({"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
+    body = {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": BILLED}
+    return Answer(body)
 
 
 def stream(content: str, *, finish_reason: str | None = "stop", cut: bool = False) -> Answer:
@@ -97,7 +118,7 @@ def stream(content: str, *, finish_reason: str | None = "stop", cut: bool = Fals
     events = [chunk({"content": piece}, None) for piece in pieces]
     if finish_reason:
         events.append(chunk({}, finish_reason))
-    events.append({**chunk({}, None), "choices": []})  # the last one counts tokens and has no choice
+    events.append({**chunk({}, None), "choices": [], "usage": BILLED})
     return Answer(events, cut=cut)
 
 
@@ -112,7 +133,9 @@ def error(status: int, message: str = "no", code: str | None = None, **headers: 
 
 
 def as_json(answer: Analysis | Story) -> str:
-    return json.dumps({name: getattr(answer, name) for name in answer.__struct_fields__})
+    said = msgspec.to_builtins(answer)
+    del said["usage"]
+    return json.dumps(said)
 
 
 @pytest.fixture
@@ -161,29 +184,69 @@ def draw_with(told: list[float]) -> Callable[[OpenAIModel], Any]:
 
 
 def test_analysis_and_story_are_structured_outputs(server: Server) -> None:
-    assert asked(server, analyse, completion(as_json(ANALYSIS))) == ANALYSIS
-    assert asked(server, tell, completion(as_json(STORY))) == STORY
+    assert asked(server, analyse, completion(as_json(ANALYSIS))) == replace(ANALYSIS, usage=USAGE)
+    assert asked(server, tell, completion(as_json(STORY))) == replace(STORY, usage=USAGE)
     (analysis, story) = server.requests
     assert analysis["model"] == "model-of-the-test"
     assert analysis["messages"][-1] == {"role": "user", "content": QUESTION.question}
     schema = analysis["response_format"]["json_schema"]
     assert schema["strict"] is True
-    assert schema["schema"]["required"] == list(schema["schema"]["properties"]) == list(ANALYSIS.__struct_fields__)
+    assert schema["schema"]["required"] == ["type", "subject", "difficulty", "concepts", "asked"]
     assert schema["schema"]["additionalProperties"] is False
+    told = story["response_format"]["json_schema"]["schema"]
+    assert told["required"] == ["title", "setting", "text", "mapping"]
+    assert told["properties"]["mapping"] == {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {"element": {"type": "string"}, "concept": {"type": "string"}},
+            "required": ["element", "concept"],
+            "additionalProperties": False,
+        },
+    }
     assert json.loads(story["messages"][-1]["content"])["analysis"]["subject"] == "light"
     assert server.keys == [f"Bearer {KEY}"] * 2
 
 
 def test_page_is_streamed_and_progress_moves(server: Server) -> None:
     told: list[float] = []
-    assert asked(server, draw_with(told), stream(PAGE)) == PAGE
+    assert asked(server, draw_with(told), stream(PAGE)) == Page(PAGE, USAGE)
     assert server.requests[0]["stream"] is True
+    assert server.requests[0]["stream_options"] == {"include_usage": True}
     assert told == sorted(told)
     assert 3 <= len(told) <= 10
 
 
+def test_a_server_that_counts_no_tokens_bills_none(server: Server) -> None:
+    answer = completion(as_json(ANALYSIS))
+    del answer.body["usage"]
+    assert asked(server, analyse, answer) == ANALYSIS
+
+
+def test_a_rejected_page_goes_back_with_what_was_found(server: Server) -> None:
+    async def progress(part: float) -> None:
+        pass
+
+    rejected = Rejected("<!doctype html><p>old", ["line 3: the script is no JavaScript", "it has no end"])
+    asked(server, lambda model: model.draw(QUESTION, ANALYSIS, STORY, progress, rejected), stream(PAGE))
+    (*_, before, again) = server.requests[0]["messages"]
+    assert before == {"role": "assistant", "content": rejected.html}
+    assert all(finding in again["content"] for finding in rejected.findings)
+
+
+def test_what_earlier_answers_cost_is_no_part_of_a_brief(server: Server) -> None:
+    asked(server, lambda model: model.tell(QUESTION, replace(ANALYSIS, usage=USAGE)), completion(as_json(STORY)))
+    assert "usage" not in server.requests[0]["messages"][-1]["content"]
+
+
+def test_options_and_answer_are_part_of_what_is_asked(server: Server) -> None:
+    choice = Question("Which is it?", options=["red", "blue"], answer="B")
+    asked(server, lambda model: model.analyse(choice), completion(as_json(ANALYSIS)))
+    assert server.requests[0]["messages"][-1]["content"] == "Which is it?\nA) red\nB) blue\nAnswer: B"
+
+
 def test_fenced_page_is_unwrapped(server: Server) -> None:
-    assert asked(server, draw, stream(f"Here it is:\n```html\n{PAGE}```\nEnjoy!")) == PAGE
+    assert asked(server, draw, stream(f"Here it is:\n```html\n{PAGE}```\nEnjoy!")) == Page(PAGE, USAGE)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -277,7 +340,9 @@ def test_cut_stream_is_busy_and_no_half_page(server: Server, answer: Answer) -> 
     ],
 )
 def test_unusable_answer_is_asked_for_once_more_with_the_reason(server: Server, unusable: Answer, reason: str) -> None:
-    assert asked(server, analyse, unusable, completion(as_json(ANALYSIS))) == ANALYSIS
+    answer = asked(server, analyse, unusable, completion(as_json(ANALYSIS)))
+    billed = isinstance(unusable.body, dict) and "usage" in unusable.body
+    assert answer == replace(ANALYSIS, usage=TWICE if billed else USAGE)
     assert reason in server.requests[1]["messages"][-1]["content"]
 
 
@@ -299,7 +364,7 @@ def test_second_refusal_is_final(server: Server) -> None:
     ids=["no page", "half a page", "length limit", "half a character"],
 )
 def test_page_that_is_none_is_asked_for_once_more(server: Server, page: Answer) -> None:
-    assert asked(server, draw, page, stream(PAGE)) == PAGE
+    assert asked(server, draw, page, stream(PAGE)) == Page(PAGE, TWICE)
     with pytest.raises(LanguageModelRefused, match="two answers"):
         asked(server, draw, page, page)
 
