@@ -37,5 +37,6 @@ GRANT EXECUTE ON FUNCTION safe_position() TO jobledger_app;
 
 -- What can be folded from the log again, and what is not history.
 GRANT SELECT, INSERT, UPDATE, DELETE
-  ON jobs, leases, idempotency_keys, checkpoints, artifact_contents, artifact_holds TO jobledger_app;
+  ON jobs, leases, idempotency_keys, checkpoints, artifact_contents, artifact_holds, projections, verifications,
+    skipped_events, stats, totals, workers, failures, usage, queue_pauses TO jobledger_app;
 GRANT UPDATE (swept_at) ON installation TO jobledger_app;

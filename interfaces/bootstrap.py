@@ -24,6 +24,7 @@ from application.following import Following
 from application.handlers import Handler, handler_for, registry
 from application.jobs import Jobs
 from application.language import LanguageModel
+from application.projector import Projector
 from application.reports import AnyReport, Reported, Reports
 from application.rescue import Rescue
 from application.signed_links import SignedLinks
@@ -46,8 +47,10 @@ from infrastructure.postgres.leases import PostgresLeases
 from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.notifications import Listener, Notifier
+from infrastructure.postgres.projections import PostgresCheckpoints, PostgresLog
 from infrastructure.postgres.schema import SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
+from infrastructure.postgres.stats import Stats
 from infrastructure.postgres.why import PostgresFacts
 from infrastructure.remote import Pauses, RemoteService
 from interfaces.http.health import Ready
@@ -86,10 +89,10 @@ class Service:
         ledger = PostgresLedger(self._log, self._tell)
         self._scout = Scout(self._log.batches, ledger.ready_jobs.horizon, self.news.tell)
         self._scout.start()
-        views = PostgresViews(self._log.reads)
-        self.jobs = Jobs(ledger, views)
+        jobs = PostgresViews(self._log.reads)
+        self.jobs = Jobs(ledger, jobs)
         self.facts = PostgresFacts(self._log.reads)
-        self.following = Following(self.jobs, views, self.news)
+        self.following = Following(self.jobs, jobs, self.news)
         self.reports = Reports(self.jobs, leases)
         self.claims = Claims(ledger, leases, self.news, self.reports.release)
         contents = PostgresContents(self._log.database)
@@ -98,6 +101,13 @@ class Service:
         self.sweeper = Sweeper(store, contents)
         self.links = SignedLinks(lambda: installation(self._log.database).link_secret, time.time)
         self.rescue = Rescue(self.jobs, leases, time.monotonic)
+        views = [Stats()]
+        self.projector = Projector(
+            {view.name: view for view in views},
+            PostgresLog(self._log.batches),
+            PostgresCheckpoints(self._log.batches, views),
+            self.news,
+        )
         self.upkeep = Upkeep(
             {
                 "forget idempotency keys": lambda: forget_old_keys(self._log.database),

@@ -57,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--concurrency", type=int, default=100, metavar="N", help="jobs to run at a time (100)")
     worker.set_defaults(command=_worker)
 
+    projector = commands.add_parser("projector", help="keep the views of projections over DATABASE_URL")
+    _data(projector)
+    projector.set_defaults(command=_projector)
+
     migrate = commands.add_parser("migrate", help="bring the schema of DATABASE_URL up to date")
     _data(migrate)
     migrate.set_defaults(command=_migrate)
@@ -112,6 +116,12 @@ def _worker(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.serve import worker
 
     return worker(settings, given.JOBLEDGER_URL, given.grace, given.concurrency)
+
+
+def _projector(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.serve import projector
+
+    return projector(settings)
 
 
 def _migrate(settings: Settings, given: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The roles that run apart: `jobledger api`, `worker`, and `migrate`."""
+"""The roles that run apart: `jobledger api`, `worker`, `projector`, and `migrate`."""
 
 import asyncio
 import gc
@@ -68,6 +68,18 @@ def worker(settings: Settings, url: str | None, grace: float, concurrency: int) 
         return 0
     _migrate_patiently(settings)
     uvloop.run(_work(settings, grace, concurrency))
+    return 0
+
+
+def projector(settings: Settings) -> int:
+    """Keep the views of projections until told to stop."""
+    if settings.database_url is None:
+        print("jobledger: DATABASE_URL is not set; `jobledger up` keeps its own views", file=sys.stderr)
+        return 2
+    configure_logs(settings.log)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    _migrate_patiently(settings)
+    uvloop.run(_project(settings))
     return 0
 
 
@@ -165,6 +177,19 @@ async def _work(settings: Settings, grace: float, concurrency: int) -> None:
     _collect_rarely()
     with _told_to(work.stop):
         await work.run()
+    await _end(duties)
+    await service.close()
+
+
+async def _project(settings: Settings) -> None:
+    """What nodes of this role do, each as long as this process runs."""
+    service = Service(settings)
+    stopping = asyncio.Event()
+    duties = asyncio.gather(_background(service), service.projector.run())
+    print("jobledger projector following the log", flush=True)
+    _collect_rarely()
+    with _told_to(stopping.set):
+        await stopping.wait()
     await _end(duties)
     await service.close()
 

@@ -1,4 +1,4 @@
-"""`jobledger up`: a database, the API and workers on this machine, each started again when it dies."""
+"""`jobledger up`: a database, the API, workers and a projector on this machine, each started again when it dies."""
 
 import http.client
 import os
@@ -126,7 +126,8 @@ class _Child:
 
 def _children(settings: Settings, listening: socket.socket) -> list[_Child]:
     api = _Child(["api", "--fd", str(listening.fileno())], settings, listening.fileno())
-    return [api, *(_Child(["worker", "--grace", str(GRACE)], settings) for _ in range(settings.workers))]
+    projector = _Child(["projector"], settings)
+    return [api, projector, *(_Child(["worker", "--grace", str(GRACE)], settings) for _ in range(settings.workers))]
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,136 @@
+"""Where projections are kept: their checkpoints, and the views that are written with them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+from uuid import UUID
+
+import psycopg
+from psycopg import Connection
+
+from application.errors import BatchRefused, Unavailable
+from application.projections import Projection, Recorded, Rows
+from application.projector import Standing, Step
+from infrastructure.postgres.columns import uuids
+from infrastructure.postgres.database import Database
+
+PAGE = """
+SELECT notification_id, originator_id, originator_version, state
+FROM events
+WHERE notification_id > %b AND notification_id < (SELECT safe_position())
+ORDER BY notification_id
+LIMIT %b
+"""
+# The bounds let the planner leave out partitions, which it cannot do by an array.
+BEFORE = """
+SELECT notification_id, originator_id, originator_version, state
+FROM events
+WHERE originator_id = ANY(%b::uuid[]) AND originator_id BETWEEN %b AND %b AND topic <> 'job.progressed'
+ORDER BY originator_id, originator_version
+"""
+STANDINGS = """
+SELECT name, generation, revision, state, position, verified_at IS NOT NULL, parked_at IS NOT NULL
+FROM projections
+WHERE state <> 'retired'
+ORDER BY name
+"""
+BEGIN = """
+INSERT INTO projections (name, generation, revision, state, begun_by)
+VALUES (%b, 1, %b, 'live', 'system:projector')
+ON CONFLICT DO NOTHING
+"""
+# Rows and checkpoint are made from the log again when the server loses the last of them, always together; so the commit
+# waits for no disk.
+TAKE = """
+SELECT position
+FROM projections, set_config('synchronous_commit', 'off', true)
+WHERE name = %b AND generation = %b AND position = %b AND parked_at IS NULL AND state <> 'retired'
+FOR UPDATE OF projections SKIP LOCKED
+"""
+MOVE = """
+UPDATE projections
+SET position = %b, events = events + %b, recorded_at = coalesce(%b, recorded_at),
+  parked_at = CASE WHEN %b::bigint IS NOT NULL THEN clock_timestamp() END,
+  parked_position = %b, parked_job_id = %b, parked_version = %b, parked_error = %b
+WHERE name = %b AND generation = %b
+"""
+LONGEST_ERROR = 2_000
+
+
+class View(Projection, Protocol):
+    """A projection and where its rows are."""
+
+    def add(self, connection: Connection, generation: int, rows: Rows) -> None:
+        """Add to what is there."""
+        ...
+
+    def rows(self, connection: Connection, generation: int) -> Rows:
+        """All that is there."""
+        ...
+
+
+class PostgresLog:
+    """See the port, `application.projector.Log`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def page(self, after: int, limit: int) -> list[Recorded]:
+        return [Recorded(*row) for row in self._database.rows(PAGE, (after, limit))]
+
+    def before(self, versions: Mapping[UUID, int]) -> Sequence[Recorded]:
+        ids = list(versions)
+        rows = self._database.rows(BEFORE, (uuids(ids), min(ids), max(ids)))
+        return [Recorded(*row) for row in rows if row[2] < versions[row[1]]]
+
+
+class PostgresCheckpoints:
+    """See the port, `application.projector.Checkpoints`."""
+
+    def __init__(self, database: Database, views: Collection[View]) -> None:
+        self._database = database
+        self._views = {view.name: view for view in views}
+
+    def standings(self) -> list[Standing]:
+        standings = [Standing(*row) for row in self._database.rows(STANDINGS)]
+        unknown = self._views.keys() - {standing.name for standing in standings}
+        if not unknown:
+            return standings
+        with self._database.connection() as connection:
+            for name in sorted(unknown):
+                connection.execute(BEGIN, (name, self._views[name].revision), binary=True)
+        return self.standings()
+
+    def advance(self, standing: Standing, step: Step) -> bool:
+        try:
+            with self._database.connection() as connection:
+                with connection.pipeline():
+                    connection.execute("BEGIN")
+                    taken = connection.execute(TAKE, (standing.name, standing.generation, standing.position))
+                if taken.fetchone() is None:
+                    connection.rollback()
+                    return False
+                self._write(connection, standing, step)
+        except (psycopg.DataError, psycopg.IntegrityError, UnicodeEncodeError) as error:
+            raise BatchRefused(str(error)) from error
+        except psycopg.OperationalError as error:
+            raise Unavailable from error
+        return True
+
+    def _write(self, connection: Connection, standing: Standing, step: Step) -> None:
+        poison = step.poison
+        parked = (
+            (poison.position, poison.position, poison.job_id, poison.version, _text(poison.error))
+            if poison
+            else (None, None, None, None, None)
+        )
+        with connection.pipeline():
+            if step.rows:
+                self._views[standing.name].add(connection, standing.generation, step.rows)
+            values = (step.position, step.events, step.at, *parked, standing.name, standing.generation)
+            connection.execute(MOVE, values, binary=True)
+            connection.execute("COMMIT")
+
+
+def _text(error: str) -> str:
+    """An error as it can be stored."""
+    return error.replace("\0", "�").encode(errors="replace").decode()[:LONGEST_ERROR]
