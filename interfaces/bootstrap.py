@@ -47,10 +47,9 @@ from infrastructure.postgres.leases import PostgresLeases
 from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.notifications import Listener, Notifier
-from infrastructure.postgres.projections import PostgresCheckpoints, PostgresLog
+from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, PostgresLog
 from infrastructure.postgres.schema import SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
-from infrastructure.postgres.stats import Stats
 from infrastructure.postgres.why import PostgresFacts
 from infrastructure.remote import Pauses, RemoteService
 from interfaces.http.health import Ready
@@ -101,11 +100,10 @@ class Service:
         self.sweeper = Sweeper(store, contents)
         self.links = SignedLinks(lambda: installation(self._log.database).link_secret, time.time)
         self.rescue = Rescue(self.jobs, leases, time.monotonic)
-        views = [Stats()]
         self.projector = Projector(
-            {view.name: view for view in views},
+            {view.name: view for view in VIEWS},
             PostgresLog(self._log.batches),
-            PostgresCheckpoints(self._log.batches, views),
+            PostgresCheckpoints(self._log.batches, VIEWS),
             self.news,
         )
         self.upkeep = Upkeep(

@@ -1,5 +1,6 @@
 """Where projections are kept: their checkpoints, and the views that are written with them."""
 
+import struct
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
@@ -12,6 +13,11 @@ from application.projections import Projection, Recorded, Rows
 from application.projector import Standing, Step
 from infrastructure.postgres.columns import uuids
 from infrastructure.postgres.database import Database
+from infrastructure.postgres.failures import Failures
+from infrastructure.postgres.stats import Stats
+from infrastructure.postgres.totals import Totals
+from infrastructure.postgres.usage import Usage
+from infrastructure.postgres.workers import Workers
 
 PAGE = """
 SELECT notification_id, originator_id, originator_version, state
@@ -68,6 +74,9 @@ class View(Projection, Protocol):
         ...
 
 
+VIEWS: tuple[View, ...] = (Failures(), Stats(), Totals(), Usage(), Workers())
+
+
 class PostgresLog:
     """See the port, `application.projector.Log`."""
 
@@ -110,7 +119,7 @@ class PostgresCheckpoints:
                     connection.rollback()
                     return False
                 self._write(connection, standing, step)
-        except (psycopg.DataError, psycopg.IntegrityError, UnicodeEncodeError) as error:
+        except (psycopg.DataError, psycopg.IntegrityError, UnicodeEncodeError, struct.error) as error:
             raise BatchRefused(str(error)) from error
         except psycopg.OperationalError as error:
             raise Unavailable from error

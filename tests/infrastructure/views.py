@@ -8,11 +8,8 @@ from uuid import UUID
 from application.projections import Rows, Stories
 from application.projector import Projector, fold
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.projections import PostgresCheckpoints, PostgresLog, View
-from infrastructure.postgres.stats import Stats
+from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, PostgresLog, View
 from tests.infrastructure.nodes import ask, eventually
-
-VIEWS: tuple[View, ...] = (Stats(),)
 
 
 class Silence:
@@ -61,13 +58,18 @@ class Desk:
         return fold(self.views[name], Stories(self.log.before).tell(page), 0).rows
 
 
-def break_event(dsn: str, job_id: UUID) -> None:
-    """Append an event to a job of which no release has heard, as somebody with the owner's rights could."""
+UNHEARD_OF = '{"type":"job.unheard_of"}'
+NUL_WORKER = '{"type":"job.started","at":"2026-01-01T00:00:00Z","by":"worker:w","attempt":1,"worker":"w\\u0000"}'
+
+
+def append_by_hand(dsn: str, job_id: UUID, state: str) -> None:
+    """Append an event to a job past all rules, as somebody with the owner's rights could."""
     query = """
         INSERT INTO events (originator_id, originator_version, topic, state, hash, notification_id, recorded_at)
-        SELECT originator_id, originator_version + 1, 'job.unheard_of', '{"type":"job.unheard_of"}'::bytea, hash,
+        SELECT originator_id, originator_version + 1, substring(%s FROM '"type":"([^"]+)"'), convert_to(%s, 'UTF8'),
+          hash,
           (pg_current_xact_id()::text::bigint + (SELECT epoch_offset FROM log_epoch)) << 16 | 1, clock_timestamp()
         FROM events WHERE originator_id = %s
         ORDER BY originator_version DESC LIMIT 1
     """
-    ask(dsn, query, [job_id])
+    ask(dsn, query, [state, state, job_id])

@@ -1,0 +1,93 @@
+"""The view `workers`: who worked, from when until when, and how it ended."""
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+from psycopg import Connection
+
+from application.projections import Happened, Rows
+from domain.events import Cancelled, Completed, Failed, HeartbeatMissed, Progressed, Released, Started
+from infrastructure.postgres.columns import int8s, moments, texts
+
+ADD = """
+INSERT INTO workers (generation, namespace, worker, first_seen, last_seen, started, completed, failed, missed, released)
+SELECT %b, namespace, worker, first_seen, last_seen, started, completed, failed, missed, released
+FROM unnest(%b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[], %b::int8[], %b::int8[], %b::int8[],
+    %b::int8[], %b::int8[])
+  AS x (namespace, worker, first_seen, last_seen, started, completed, failed, missed, released)
+ON CONFLICT (generation, namespace, worker) DO UPDATE
+SET first_seen = least(workers.first_seen, EXCLUDED.first_seen),
+  last_seen = greatest(workers.last_seen, EXCLUDED.last_seen), started = workers.started + EXCLUDED.started,
+  completed = workers.completed + EXCLUDED.completed, failed = workers.failed + EXCLUDED.failed,
+  missed = workers.missed + EXCLUDED.missed, released = workers.released + EXCLUDED.released
+"""
+ROWS = """
+SELECT namespace, worker, first_seen, last_seen, started, completed, failed, missed, released
+FROM workers
+WHERE generation = %b
+"""
+SAID: dict[type, str | None] = {
+    Started: "started",
+    Progressed: None,
+    Completed: "completed",
+    Failed: "failed",
+    HeartbeatMissed: "missed",
+    Released: "released",
+    Cancelled: None,
+}
+"""What a worker says, or leaves unsaid, of its attempts, and what that is counted as."""
+NUMBERS = ("started", "completed", "failed", "missed", "released")
+
+
+class WorkerRow(Struct):
+    """`failed` and `missed` count attempts; `last_seen` is of the log alone: heartbeats are in the leases."""
+
+    first_seen: datetime
+    last_seen: datetime
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    missed: int = 0
+    released: int = 0
+
+
+class Workers:
+    """See `application.projections.Projection`."""
+
+    name = "workers"
+    revision = 1
+
+    def fold(self, rows: Rows, happened: Happened) -> None:
+        event, worker = happened.event, happened.worker
+        kind = type(event)
+        if worker is None or kind not in SAID:
+            return
+        if happened.ran is None and kind not in (Started, Progressed):  # the attempt had ended before
+            return
+        seen = event.last_heartbeat if isinstance(event, HeartbeatMissed) else event.at
+        row = rows.get((happened.namespace, worker))
+        if row is None:
+            row = rows[happened.namespace, worker] = WorkerRow(seen, seen)
+        row.first_seen = min(row.first_seen, seen)
+        row.last_seen = max(row.last_seen, seen)
+        if (name := SAID[kind]) is not None:
+            setattr(row, name, getattr(row, name) + 1)
+
+    def add(self, connection: Connection, generation: int, rows: Rows) -> None:
+        values: list[WorkerRow] = list(rows.values())
+        columns = (
+            texts([namespace for namespace, _ in rows]),
+            texts([worker for _, worker in rows]),
+            moments([row.first_seen for row in values]),
+            moments([row.last_seen for row in values]),
+            *(int8s([getattr(row, name) for row in values]) for name in NUMBERS),
+        )
+        connection.execute(ADD, (generation, *columns), binary=True)
+
+    def rows(self, connection: Connection, generation: int) -> Rows:
+        return {row[:2]: _row(row) for row in connection.execute(ROWS, (generation,), binary=True)}
+
+
+def _row(row: tuple[Any, ...]) -> WorkerRow:
+    return WorkerRow(row[2], row[3], **dict(zip(NUMBERS, row[4:], strict=True)))
