@@ -40,3 +40,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE
   ON jobs, leases, idempotency_keys, checkpoints, artifact_contents, artifact_holds, projections, verifications,
     skipped_events, stats, totals, workers, failures, usage, queue_pauses TO jobledger_app;
 GRANT UPDATE (swept_at) ON installation TO jobledger_app;
+
+-- The seal, which grows, and the record of who took what out of the log. Triggers refuse to change what they have.
+GRANT SELECT, INSERT ON seal_checkpoints, accesses TO jobledger_app;
+GRANT SELECT, INSERT, UPDATE ON seal_tiles, seal_keys TO jobledger_app;
+GRANT SELECT, UPDATE ON seal TO jobledger_app;

@@ -1,7 +1,12 @@
 """The keys that sign checkpoints: Ed25519, in the encodings of c2sp.org/signed-note."""
 
+import os
 import re
+import secrets
 from base64 import b64decode, b64encode
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 from typing import Self
 
 from cryptography.exceptions import InvalidSignature
@@ -16,6 +21,7 @@ from domain.notes import (
     read,
     read_verifier_key,
     verifier_key,
+    write,
 )
 
 _PRIVATE = re.compile(rf"PRIVATE\+KEY\+({KEY_NAME.pattern})\+([0-9a-f]{{8}})\+([A-Za-z0-9+/=]+)")
@@ -87,3 +93,80 @@ def signers(note: str, verifiers: list[str]) -> list[str]:
             signed.append(verifier)
             break
     return signed
+
+
+class Keyring:
+    """The keys in a folder of their own, and the last checkpoint they signed, out of the database's reach.
+
+    `keys` has a key a line, and after it, for one that is on its way out, ` until <RFC 3339>`. All keys in use sign, so
+    that a checkpoint carries the old signature and the new one for a while. Keys from the settings take its place.
+    """
+
+    def __init__(self, folder: Path, origin: Callable[[], str], given: str | None = None) -> None:
+        """`origin` says what the log is called when it gets its first key."""
+        self._folder = folder
+        self._name_log = origin
+        self._given = given
+
+    def origin(self) -> str | None:
+        lines = self._lines()
+        return lines[0][0].name if lines else None
+
+    def make(self) -> str:
+        key = SigningKey.make(self.origin() or self._name_log())
+        self._write("keys", "".join(f"{line}\n" for line in (*self._written_lines(), key.written())))
+        return key.name
+
+    def rotate(self, until: datetime) -> str:
+        """Make a key that signs from now on, and the only one from `until` on; returns its verifier key."""
+        if (name := self.origin()) is None or self._given is not None:
+            raise Malformed(f"there is no key in {self._folder} that a new one could follow")
+        key = SigningKey.make(name)
+        old = [line if " until " in line else f"{line} until {until.isoformat()}" for line in self._written_lines()]
+        self._write("keys", "".join(f"{line}\n" for line in (*old, key.written())))
+        return key.verifier
+
+    def sign(self, text: str, now: datetime) -> tuple[str, list[str]]:
+        keys = [key for key, until in self._lines() if until is None or now < until]
+        return write(text, [key.sign(text) for key in keys]), [key.verifier for key in keys]
+
+    def signed(self, note: str) -> bool:
+        return bool(signers(note, [key.verifier for key, _ in self._lines()]))
+
+    def last(self) -> str | None:
+        try:
+            return (self._folder / "checkpoint").read_text("utf-8")
+        except FileNotFoundError:
+            return None
+
+    def keep(self, note: str) -> None:
+        self._write("checkpoint", note)
+
+    def _lines(self) -> list[tuple[SigningKey, datetime | None]]:
+        read = [line.partition(" until ") for line in self._written_lines()]
+        return [(SigningKey.parse(key), datetime.fromisoformat(until) if until else None) for key, _, until in read]
+
+    def _written_lines(self) -> list[str]:
+        if self._given is not None:
+            return re.split(r"[\n,]\s*", self._given.strip())
+        try:
+            text = (self._folder / "keys").read_text("utf-8")
+        except FileNotFoundError:
+            return []
+        return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+    def _write(self, name: str, text: str) -> None:
+        """In a way that outlives a power cut, readable by us alone."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = self._folder / f"{name}.{secrets.token_hex(4)}"
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._folder / name)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -27,6 +27,7 @@ from application.language import LanguageModel
 from application.projector import Projector
 from application.reports import AnyReport, Reported, Reports
 from application.rescue import Rescue
+from application.sealer import Sealer
 from application.signed_links import SignedLinks
 from application.sweeper import Sweeper, Swept
 from application.upkeep import Upkeep
@@ -50,8 +51,10 @@ from infrastructure.postgres.notifications import Listener, Notifier
 from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, PostgresLog
 from infrastructure.postgres.schema import SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
+from infrastructure.postgres.seal import PostgresSeal
 from infrastructure.postgres.why import PostgresFacts
 from infrastructure.remote import Pauses, RemoteService
+from infrastructure.signing import Keyring
 from interfaces.http.health import Ready
 from interfaces.settings import Settings
 
@@ -70,6 +73,9 @@ __all__ = [
 T = TypeVar("T")
 LONG_TRANSACTION = 30.0
 """Seconds after which an open write transaction, which holds readers of the whole log back, is worth a warning."""
+
+LONG_UNSEALED = 60.0
+"""Seconds after which an event that is not sealed is worth a warning."""
 
 
 class Service:
@@ -106,6 +112,8 @@ class Service:
             PostgresCheckpoints(self._log.batches, VIEWS),
             self.news,
         )
+        self.seal = PostgresSeal(self._log.reads)
+        self.sealer = Sealer(PostgresSeal(self._log.batches), keyring(settings, self._log.database))
         self.upkeep = Upkeep(
             {
                 "forget idempotency keys": lambda: forget_old_keys(self._log.database),
@@ -144,7 +152,17 @@ class Service:
                 f"process {found.oldest_writer_pid} has had a write transaction open for "
                 f"{found.oldest_writer_seconds:.0f} s, which holds readers of the whole log back"
             )
+        if not reasons:
+            warnings += self._seal_warnings()
         return Ready("not-ready" if reasons else "ready", reasons, warnings)
+
+    def _seal_warnings(self) -> list[str]:
+        lag = self.seal.lag()
+        if lag.refusal is not None:
+            return [f"the log is not sealed any further: {lag.refusal}"]
+        if lag.seconds > LONG_UNSEALED:
+            return [f"{lag.events} events are not sealed, the oldest since {lag.seconds:.0f} s; does a projector run?"]
+        return []
 
     def let_go(self) -> None:
         """Answer all who wait for something, so that the server can stop and they can ask another."""
@@ -236,6 +254,12 @@ def sweep(settings: Settings, grace: float, *, dry_run: bool) -> Swept:
         return Sweeper(_store(settings, database), PostgresContents(database)).run_once(grace, dry_run=dry_run)
     finally:
         database.close()
+
+
+def keyring(settings: Settings, database: Database) -> Keyring:
+    """The keys that seal the log, in the data folder or in the settings."""
+    given = settings.seal_key.get_secret_value() if settings.seal_key else None
+    return Keyring(settings.data / "seal", lambda: f"jobledger/{installation(database).id}", given)
 
 
 def _store(settings: Settings, database: Database) -> ObjectArtifacts:

@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--concurrency", type=int, default=100, metavar="N", help="jobs to run at a time (100)")
     worker.set_defaults(command=_worker)
 
-    projector = commands.add_parser("projector", help="keep the views of projections over DATABASE_URL")
+    projector = commands.add_parser(
+        "projector", help="keep the views of projections and seal the log over DATABASE_URL"
+    )
     _data(projector)
     projector.set_defaults(command=_projector)
 

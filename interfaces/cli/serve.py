@@ -72,7 +72,7 @@ def worker(settings: Settings, url: str | None, grace: float, concurrency: int) 
 
 
 def projector(settings: Settings) -> int:
-    """Keep the views of projections until told to stop."""
+    """Keep the views of projections and seal the log until told to stop."""
     if settings.database_url is None:
         print("jobledger: DATABASE_URL is not set; `jobledger up` keeps its own views", file=sys.stderr)
         return 2
@@ -185,10 +185,10 @@ async def _project(settings: Settings) -> None:
     """What nodes of this role do, each as long as this process runs."""
     service = Service(settings)
     stopping = asyncio.Event()
-    duties = asyncio.gather(_background(service), service.projector.run())
-    print("jobledger projector following the log", flush=True)
+    duties = asyncio.gather(_background(service), service.projector.run(), service.sealer.run())
     _collect_rarely()
     with _told_to(stopping.set):
+        print("jobledger projector following the log", flush=True)
         await stopping.wait()
     await _end(duties)
     await service.close()

@@ -23,6 +23,7 @@ from infrastructure.postgres.installation import installation
 from infrastructure.postgres.schema import health, migrations
 from tests.conftest import Start
 from tests.infrastructure.nodes import ASKED, Node, ask, eventually, migrated, new_job
+from tests.sealing import Sealing
 
 ROLES = Path(__file__).parents[2] / "deploy" / "roles.sql"
 OWNER, APP = "jobledger_owner", "jobledger_app"
@@ -127,6 +128,18 @@ def test_it_reads_the_log_and_knows_how_the_database_is(node: Node, owner: str) 
         eventually(lambda: health(node.log.database).oldest_writer_pid == other.info.backend_pid)
 
 
+def test_it_seals(node: Node, tmp_path: Path) -> None:
+    sealing = Sealing(node.dsn, tmp_path)
+    for _ in range(2):
+        node.create(new_job(queue="seal"))
+        sealing.all()
+    assert sealing.check() > 1
+    assert sealing.store.lag().refusal is None
+    sealing.store.refuse("not today")
+    assert sealing.store.lag().refusal == "not today"
+    sealing.close()
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -152,6 +165,9 @@ def test_it_has_no_right_to_change_history(app: str, statement: str, superuser: 
     [
         "INSERT INTO events_after SELECT * FROM events",
         "UPDATE log_epoch SET epoch_offset = 0",
+        "DELETE FROM seal_tiles",
+        "UPDATE seal_checkpoints SET note = ''",
+        "TRUNCATE accesses",
         "DELETE FROM migrations",
         "SELECT add_event_partitions(60)",
         "CREATE TABLE mine ()",
