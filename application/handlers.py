@@ -107,7 +107,8 @@ class Handler(msgspec.Struct, frozen=True):
 
     `read` makes the input of its JSON: a decoder made once, since making one for each job costs more than the reading.
     `plain` is where a plain function is found by the process it runs in, as `module:name`; None for an async one.
-    `retired` are steps of earlier releases that it no longer asks for.
+    `retired` are steps of earlier releases that it no longer asks for. A kind whose inputs call for different handlers
+    has one that only chooses among them: `choose` names it by the input.
     """
 
     kind: str
@@ -117,6 +118,7 @@ class Handler(msgspec.Struct, frozen=True):
     read: Callable[[Raw], Any]
     plain: str | None = None
     retired: frozenset[str] = frozenset()
+    choose: "Callable[[Any], Handler] | None" = None
 
 
 registry: dict[str, Handler] = {}

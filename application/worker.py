@@ -188,6 +188,8 @@ class Worker:
         context = Context(self, job)
         limit: asyncio.Timeout | None = None
         try:
+            if handler.choose is not None:
+                handler = handler.choose(given(handler, job))
             if handler.plain is not None:
                 async with self._processes.one() as process, asyncio.timeout(job.time_limit) as limit:
                     begin = Begin(job, handler.plain, sorted(handler.retired))

@@ -24,6 +24,8 @@ from application.following import Following
 from application.handlers import Handler, handler_for, registry
 from application.jobs import Jobs
 from application.language import LanguageModel
+from application.presentation import KIND as PRESENTATION
+from application.presentation import absent, presentation_handler
 from application.projector import Projector
 from application.reports import AnyReport, Reported, Reports
 from application.rescue import Rescue
@@ -31,7 +33,8 @@ from application.sealer import Sealer
 from application.signed_links import SignedLinks
 from application.sweeper import Sweeper, Swept
 from application.upkeep import Upkeep
-from application.visualization import KIND, visualization_handler
+from application.visualization import KIND as VISUALIZATION
+from application.visualization import visualization_handler
 from application.worker import Worker
 from domain.events import Artifact
 from infrastructure.artifacts import ObjectArtifacts
@@ -224,7 +227,9 @@ def handlers(settings: Settings) -> dict[str, Handler]:
         importlib.import_module(module)
     for entry_point in entry_points(group="jobledger.handlers"):
         entry_point.load()
-    return {KIND: handler_for(KIND, visualization_handler(language_model(settings))), **registry}
+    visualize = handler_for(VISUALIZATION, visualization_handler(language_model(settings)))
+    present = presentation_handler({"local": absent("local"), "elai": absent("elai")})
+    return {VISUALIZATION: visualize, PRESENTATION: present, **registry}
 
 
 def language_model(settings: Settings) -> LanguageModel:

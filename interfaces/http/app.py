@@ -24,6 +24,13 @@ from interfaces.http.jobs import (
     retry_job,
 )
 from interfaces.http.openapi import get_description
+from interfaces.http.presentations import (
+    create_presentation,
+    get_presentation,
+    get_slide,
+    get_thumbnail,
+    get_video,
+)
 from interfaces.http.problems import answer_problem
 from interfaces.http.visualizations import create_visualization, get_page, get_visualization
 from interfaces.http.workers import claim_jobs, report
@@ -53,6 +60,11 @@ def create_app(service: Any) -> ASGIApp:
             create_visualization,
             get_visualization,
             get_page,
+            create_presentation,
+            get_presentation,
+            get_video,
+            get_thumbnail,
+            get_slide,
             live,
             ready,
             explain_problem,

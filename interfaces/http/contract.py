@@ -9,6 +9,7 @@ from application.claims import Claim
 from application.differences import Diff
 from application.jobs import ArtifactView, JobView, NewJob
 from application.language import Question
+from application.presentation import Presentation
 from application.why import Why
 from interfaces.http.artifacts import ArtifactPage, UploadQuery
 from interfaces.http.bulk import BulkCancellation, BulkRequeue
@@ -26,6 +27,7 @@ from interfaces.http.jobs import (
     NewJobs,
     RetryRequest,
 )
+from interfaces.http.presentations import PresentationView
 from interfaces.http.requests import ENTITY_TAGS, IDEMPOTENCY_KEY, LONGEST_KEY
 from interfaces.http.signed_links import LinkQuery
 from interfaces.http.streams import NDJSON, SSE
@@ -47,6 +49,15 @@ class Answer(Struct, frozen=True):
     media_type: str = "application/json"
     also: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
+
+
+def content_of(media_type: str) -> tuple[Answer, ...]:
+    """The answers of a file, whole or in part."""
+    return (
+        Answer(200, "The content", media_type=media_type, headers=("ETag",)),
+        Answer(206, "A part of it", media_type=media_type, headers=("ETag", "Content-Range")),
+        Answer(304, "The caller has it", headers=("ETag",)),
+    )
 
 
 class Operation(Struct, frozen=True, kw_only=True):
@@ -280,11 +291,7 @@ OPERATIONS = (
         tag="jobs",
         query=LinkQuery,
         request_headers=("Range", "If-Range", "If-None-Match"),
-        answers=(
-            Answer(200, "The content", media_type="*/*", headers=("ETag",)),
-            Answer(206, "A part of it", media_type="*/*", headers=("ETag", "Content-Range")),
-            Answer(304, "The caller has it", headers=("ETag",)),
-        ),
+        answers=content_of("*/*"),
         problems=(*READS, "range-not-satisfiable"),
     ),
     Operation(
@@ -361,11 +368,73 @@ OPERATIONS = (
         tag="visualizations",
         query=LinkQuery,
         request_headers=("Range", "If-Range", "If-None-Match"),
-        answers=(
-            Answer(200, "The page", media_type="text/html", headers=("ETag",)),
-            Answer(206, "A part of it", media_type="text/html", headers=("ETag", "Content-Range")),
-            Answer(304, "The caller has it", headers=("ETag",)),
-        ),
+        answers=content_of("text/html"),
+        problems=(*READS, "range-not-satisfiable"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/presentations",
+        id="create_presentation",
+        summary="Turn slides into a video",
+        description="A slide without `seconds` is shown for as long as its notes take to say or, without notes, its "
+        "text to read. A text that is too long for one image goes on on further images of the same slide. Notes become "
+        "the video's captions.",
+        tag="presentations",
+        body=Presentation,
+        example={
+            "title": "Event sourcing",
+            "slides": [
+                {"title": "Why a log?", "bullets": ["Facts do not change", "State is what they add up to"]},
+                {"title": "Thank you", "notes": "Thank you for your time.", "seconds": 5},
+            ],
+            "theme": "dark",
+            "size": "1080p",
+            "renderer": "local",
+        },
+        request_headers=("Idempotency-Key",),
+        answers=(ACCEPTED,),
+        problems=(*WRITES, "idempotency-mismatch"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/presentations/{job_id}",
+        id="get_presentation",
+        summary="A presentation, with the images that are drawn so far",
+        tag="presentations",
+        answers=(Answer(200, "The presentation", PresentationView, headers=("ETag",)),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/presentations/{job_id}/video",
+        id="get_presentation_video",
+        summary="The video",
+        tag="presentations",
+        query=LinkQuery,
+        request_headers=("Range", "If-Range", "If-None-Match"),
+        answers=content_of("video/mp4"),
+        problems=(*READS, "range-not-satisfiable"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/presentations/{job_id}/thumbnail",
+        id="get_presentation_thumbnail",
+        summary="A small picture of the video",
+        tag="presentations",
+        query=LinkQuery,
+        request_headers=("Range", "If-Range", "If-None-Match"),
+        answers=content_of("*/*"),
+        problems=(*READS, "range-not-satisfiable"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/presentations/{job_id}/slides/{n}",
+        id="get_presentation_slide",
+        summary="The image of a slide",
+        tag="presentations",
+        query=LinkQuery,
+        request_headers=("Range", "If-Range", "If-None-Match"),
+        answers=content_of("image/png"),
         problems=(*READS, "range-not-satisfiable"),
     ),
     Operation(

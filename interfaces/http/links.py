@@ -128,6 +128,21 @@ LINKS: dict[tuple[str, int], tuple[Link, ...]] = {
         Link(name="visualization", to="get_visualization", says="What is recorded so far", parameters=THE_JOB),
         Link(name="page", to="get_visualization_page", says="The page, once it is there", parameters=THE_JOB),
     ),
+    ("create_presentation", 202): (
+        *FROM_A_JOB,
+        Link(name="presentation", to="get_presentation", says="What is drawn so far", parameters=THE_JOB),
+        Link(name="video", to="get_presentation_video", says="The video, once it is there", parameters=THE_JOB),
+    ),
+    ("get_presentation", 200): (
+        Link(name="video", to="get_presentation_video", says="The video, once it is there", parameters=THE_JOB),
+        Link(name="thumbnail", to="get_presentation_thumbnail", says="A small picture of it", parameters=THE_JOB),
+        Link(
+            name="slide",
+            to="get_presentation_slide",
+            says="The image of the first slide, once it is drawn",
+            parameters={**THE_JOB, "n": "1"},
+        ),
+    ),
     ("get_visualization", 200): (
         Link(name="page", to="get_visualization_page", says="The page, once it is there", parameters=THE_JOB),
     ),

@@ -11,6 +11,7 @@ from msgspec.json import encode, schema_components
 
 from application.artifacts import LONGEST_NAME
 from application.language import NOT_BLANK
+from application.presentation import MOST_SLIDES
 from interfaces.http.contract import HEADERS, ID, OPERATIONS, REQUEST_HEADERS, Answer, Json, Operation
 from interfaces.http.links import links
 from interfaces.http.problems import KINDS, PROBLEM_JSON, Problem
@@ -97,6 +98,9 @@ def _parameters(operation: Operation, components: Json) -> list[Json]:
     if "{attempt}" in operation.path:
         schema = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
         parameters.append({"name": "attempt", "in": "path", "required": True, "schema": schema, "example": 1})
+    if "{n}" in operation.path:
+        schema = {"type": "integer", "minimum": 1, "maximum": MOST_SLIDES}
+        parameters.append({"name": "n", "in": "path", "required": True, "schema": schema, "example": 1})
     if "{name}" in operation.path:
         schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME, "pattern": FILE_NAME}
         parameters.append({"name": "name", "in": "path", "required": True, "schema": schema, "example": "page.html"})

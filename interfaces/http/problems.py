@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import encode
 
 from application.errors import ApplicationError, FieldError, Invalid
+from application.language import NOT_BLANK
 from domain.refusals import Refused
 
 log = structlog.get_logger()
@@ -138,6 +139,8 @@ def field_error(error: Exception, within: str = "") -> FieldError:
     message, path = str(error), ""
     if placed := _PLACE.fullmatch(message):
         message, path = placed[1] + (" (a key)" if placed[2] else ""), placed[3]
+    if message.endswith(f"matching regex {NOT_BLANK!r}"):
+        message = "is blank"
     field = within + path
     if named := re.search(r"(?:unknown|required) field `([^`]*)`", message):
         field = f"{field}.{named[1]}"

@@ -20,7 +20,7 @@ Json = Any
 KIB = 1024
 MIB = 1024 * KIB
 JOB = {"kind": "test", "input": 1}
-POSTS = ("/v1/jobs", "/v1/jobs/batch", "/v1/claims", "/v1/reports", "/v1/visualizations")
+POSTS = ("/v1/jobs", "/v1/jobs/batch", "/v1/claims", "/v1/reports", "/v1/visualizations", "/v1/presentations")
 
 pytestmark = pytest.mark.usefixtures("nothing_recorded")
 

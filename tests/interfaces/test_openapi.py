@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.interfaces.conftest import Service
 
 Json = Any
+DECK = {"title": "One slide", "slides": [{"title": "Only"}]}
 METHODS = ("get", "put", "post", "delete", "patch")
 CODES = {
     "invalid": 400,
@@ -79,7 +80,7 @@ def test_every_json_body_has_an_example_that_fits(description: Json) -> None:
         for o in calls.values()
         if "application/json" in o.get("requestBody", {"content": {}})["content"]
     ]
-    assert len(bodies) == 9
+    assert len(bodies) == 10
     for body in bodies:
         described = body["content"]["application/json"]
         checker(description, described["schema"]).validate(described["example"])
@@ -163,6 +164,7 @@ def test_every_answer_of_a_tour_is_as_described(
     tour_of_jobs(tour)
     tour_of_a_worker(tour)
     tour_of_a_page(tour, page["id"])
+    tour_of_a_video(tour)
     tour.call("get", "/livez", 200)
     tour.call("get", "/readyz", 200)
     described = {
@@ -185,6 +187,7 @@ def tour_of_jobs(tour: Tour) -> None:
     tour.call("post", "/v1/jobs/batch", 202, json={"jobs": [body, body]}, headers=key)
     tour.call("post", "/v1/jobs/batch", 422, json={"jobs": [body]}, headers=key)
     tour.call("post", "/v1/visualizations", 422, json={"question": "Why?"}, headers=key)
+    tour.call("post", "/v1/presentations", 422, json=DECK, headers=key)
     tour.call("get", "/v1/jobs", 200, params={"kind": "toured", "limit": 1, "status": ["queued", "running"]})
     tour.call("get", "/v1/jobs", 400, params={"limit": 0})
     here = f"/v1/jobs/{id}"
@@ -230,11 +233,13 @@ def tour_of_refusals(tour: Tour) -> None:
         tour.call("get", f"/v1/jobs/{unknown}/why", status)
         for of in ("", "/html"):
             tour.call("get", f"/v1/visualizations/{unknown}{of}", status)
+        for of in ("", "/video", "/thumbnail", "/slides/1"):
+            tour.call("get", f"/v1/presentations/{unknown}{of}", status)
         for call in ("cancellations", "retries"):
             tour.call("post", f"/v1/jobs/{unknown}/{call}", status, json={"reason": "because"})
     foreign = {"origin": "http://example.org"}
     for path, calls in tour.description["paths"].items():
-        place = path.format(job_id=uuid4(), name="a.txt", attempt=1)
+        place = path.format(job_id=uuid4(), name="a.txt", attempt=1, n=1)
         for method in calls:
             tour.call(method, place, 403, headers=foreign)
             connection = http.client.HTTPConnection(urlsplit(str(tour.http.base_url)).netloc, timeout=60)
@@ -303,19 +308,79 @@ def tour_of_a_page(tour: Tour, id: str) -> None:
     tour.call("get", f"/v1/jobs/{id}", 200)
     [file] = tour.call("get", f"/v1/jobs/{id}/artifacts", 200).json()["items"]
     for path in (file["url"], f"{here}/html"):
-        whole = tour.call("get", path, 200)
-        assert len(whole.content) == file["size"]
-        part = tour.call("get", path, 206, headers={"range": "bytes=5-9"})
-        assert part.content == whole.content[5:10]
-        tour.call("get", path, 304, headers={"if-none-match": whole.headers["etag"]})
-        tour.call("get", path, 416, headers={"range": "bytes=99999999-"})
+        tour_of_a_file(tour, path, file["size"])
+
+
+def tour_of_a_video(tour: Tour) -> None:
+    """The tour itself is the worker that makes it, of a queue of its own."""
+    tour.call("post", "/v1/presentations", 202, json=DECK)
+    new = {"kind": "presentation", "input": DECK, "queue": "tour of a video"}
+    id = tour.call("post", "/v1/jobs", 202, json=new).json()["id"]
+    claim = {"worker": "tourist", "queues": ["tour of a video"]}
+    tour.call("post", "/v1/claims", 200, json=claim)
+    here = f"/v1/presentations/{id}"
+    assert tour.call("get", here, 200).json()["slides"] == [{"image_url": None, "continued": []}]
+    files = {
+        name: tour.call(
+            "put",
+            f"/v1/jobs/{id}/attempts/1/artifacts/{name}",
+            201,
+            content=name.encode() * 9,
+            params={"worker": "tourist"},
+            headers={"content-type": media_type},
+        ).json()
+        for name, media_type in {
+            "slide-001.png": "image/png",
+            "slide-001-2.png": "image/png",
+            "thumbnail.png": "image/png",
+            "video.mp4": "video/mp4",
+        }.items()
+    }
+    tour.call("get", f"{here}/video", 404)
+    result = {
+        "video": files["video.mp4"],
+        "thumbnail": files["thumbnail.png"],
+        "slides": [{"image": files["slide-001.png"], "continued": [files["slide-001-2.png"]]}],
+        "duration": 5.0,
+        "width": 1920,
+        "height": 1080,
+        "renderer": "local",
+    }
+    done = {"job_id": id, "attempt": 1, "type": "completed", "result": result}
+    tour.call("post", "/v1/reports", 200, json={"worker": "tourist", "reports": [done]})
+    shown = tour.call("get", here, 200).json()
+    [slide] = shown["slides"]
+    for link, name in (
+        (shown["video_url"], "video.mp4"),
+        (shown["thumbnail_url"], "thumbnail.png"),
+        (slide["image_url"], "slide-001.png"),
+        (*slide["continued"], "slide-001-2.png"),
+    ):
+        assert tour.call("get", link, 200).text == name * 9
+        tour_of_a_file(tour, link.partition("?")[0], files[name]["size"])
+    tour.call("get", f"{here}/slides/2", 404)
+    tour.call("get", f"{here}/slides/101", 400)
+
+
+def tour_of_a_file(tour: Tour, path: str, size: int) -> None:
+    whole = tour.call("get", path, 200)
+    assert len(whole.content) == size
+    part = tour.call("get", path, 206, headers={"range": "bytes=5-9"})
+    assert part.content == whole.content[5:10]
+    tour.call("get", path, 304, headers={"if-none-match": whole.headers["etag"]})
+    tour.call("get", path, 416, headers={"range": "bytes=99999999-"})
 
 
 @pytest.fixture(scope="module")
 def held(service: "Service") -> Json:
-    """Jobs to ask for: one that a worker holds, and a visualization."""
+    """Jobs to ask for: one that a worker holds, a visualization and a presentation."""
     page = service.http.post("/v1/visualizations", json={"question": "Why?"})
-    return {"jobs": service.running("generated")["id"], "visualizations": page.json()["id"]}
+    video = service.http.post("/v1/presentations", json=DECK)
+    return {
+        "jobs": service.running("generated")["id"],
+        "visualizations": page.json()["id"],
+        "presentations": video.json()["id"],
+    }
 
 
 @DESCRIPTION.parametrize()
