@@ -10,7 +10,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from application.errors import FieldError, Invalid, StoreUnavailable, Unavailable
+from application.errors import FieldError, Invalid, NotFound, StoreUnavailable, Unavailable
 from application.reports import ArtifactReport, Heartbeat, Reports
 from domain.events import Artifact
 
@@ -119,6 +119,15 @@ class Artifacts:
     def read(self, sha256: str, start: int, end: int) -> AsyncIterator[bytes]:
         """See the port, `ArtifactStore.read`."""
         return self._store.read(sha256, start, end)
+
+    async def content(self, artifact: Artifact) -> bytes:
+        """All of a file, in memory. Raises NotFound for one that is not in the store."""
+        try:
+            return b"".join([piece async for piece in self.read(artifact.sha256, 0, artifact.size)])
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"the content of {artifact.name!r} (sha256 {artifact.sha256}) is not in the store"
+            ) from error
 
     async def _save(
         self,

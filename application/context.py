@@ -28,6 +28,8 @@ class Teller(Protocol):
 
     async def save_artifact(self, job: ClaimedJob, name: str, content: bytes | Path, media_type: str) -> Artifact: ...
 
+    async def read_artifact(self, job: ClaimedJob, artifact: Artifact) -> bytes: ...
+
 
 class Context:
     """See `application.handlers.JobContext`."""
@@ -74,6 +76,9 @@ class Context:
         if self._said is not None and not self._said.done():
             await asyncio.wait([self._said])
         return await self._teller.save_artifact(self._job, name, content, media_type)
+
+    async def read_artifact(self, artifact: Artifact) -> bytes:
+        return await self._teller.read_artifact(self._job, artifact)
 
     def move(self, fraction: float, message: str | None) -> None:
         """Report progress now, or when it is time for it again, together with what comes until then."""

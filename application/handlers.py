@@ -69,6 +69,10 @@ class JobContext(Protocol):
         """Store `content`, or that of the file at a path, up to 5 GiB, and record it as the job's file `name`."""
         ...
 
+    async def read_artifact(self, artifact: Artifact) -> bytes:
+        """The content of a file that the job has saved, all of it in memory."""
+        ...
+
 
 class Stopped(BaseException):
     """Raised in a plain handler, at its next call of `job`, when it is to stop; not to be caught for long."""

@@ -49,6 +49,10 @@ class Service(Protocol):
         self, worker: str, job_id: UUID, attempt: int, name: str, content: bytes | Path, media_type: str
     ) -> Artifact: ...
 
+    async def read_artifact(self, job_id: UUID, artifact: Artifact) -> bytes:
+        """Raises NotFound when the job no longer has that very file."""
+        ...
+
 
 class Running(Struct, eq=False):
     """A job this worker holds. `stopped` says why its handler was cancelled, if it was; `ended`, that it has ended."""
@@ -284,6 +288,13 @@ class Worker:
         while True:
             try:
                 return await self._service.save_artifact(self._name, job.id, job.attempt, name, content, media_type)
+            except Unavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def read_artifact(self, job: ClaimedJob, artifact: Artifact) -> bytes:
+        while True:
+            try:
+                return await self._service.read_artifact(job.id, artifact)
             except Unavailable:
                 await asyncio.sleep(RETRY_SECONDS)
 

@@ -1,6 +1,7 @@
 """jobledger across HTTP, as a worker sees it that has no database."""
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -110,6 +111,14 @@ class RemoteService:
             timeout=UPLOAD_TIMEOUT,
         )
 
+    async def read_artifact(self, job_id: UUID, artifact: Artifact) -> bytes:
+        response = await self._request("GET", f"/v1/jobs/{job_id}/artifacts/{quote(artifact.name)}")
+        if not response.is_success:
+            raise self._refusal(response)
+        if hashlib.sha256(response.content).hexdigest() != artifact.sha256:
+            raise NotFound(f"{artifact.name!r} of job {job_id} is another file by now")
+        return response.content
+
     async def _report_halves(self, worker: str, reports: Sequence[AnyReport]) -> Sequence[Reported | Exception]:
         half = len(reports) // 2
         first = await self.report(worker, reports[:half])
@@ -122,6 +131,12 @@ class RemoteService:
 
     async def _send(self, answer: type[T], method: str, path: str, **request: Any) -> T:
         """The server's answer. Raises what it refused with, and Unavailable when it is away or overburdened."""
+        response = await self._request(method, path, **request)
+        if not response.is_success:
+            raise self._refusal(response)
+        return self._read(response, answer)
+
+    async def _request(self, method: str, path: str, **request: Any) -> httpx2.Response:
         try:
             response = await self._client.request(method, path, **request)
         except httpx2.TransportError as error:
@@ -129,10 +144,14 @@ class RemoteService:
         if response.status_code == 429 or response.status_code >= 500:
             self.pause = _retry_after(response)
             raise Unavailable(f"{self._url} answers with HTTP {response.status_code}")
+        return response
+
+    def _refusal(self, response: httpx2.Response) -> Exception:
+        return _error(self._read(response, _Problem))
+
+    def _read(self, response: httpx2.Response, answer: type[T]) -> T:
         try:
-            if response.is_success:
-                return msgspec.json.decode(response.content, type=answer)
-            raise _error(msgspec.json.decode(response.content, type=_Problem))
+            return msgspec.json.decode(response.content, type=answer)
         except msgspec.MsgspecError as error:
             raise Unavailable(f"{self._url} does not answer as jobledger: HTTP {response.status_code}") from error
 

@@ -38,6 +38,7 @@ from application.visualization import visualization_handler
 from application.worker import Worker
 from domain.events import Artifact
 from infrastructure.artifacts import ObjectArtifacts
+from infrastructure.chromium import Chromium, find_chromium
 from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPostgres
 from infrastructure.language.offline import OfflineModel
 from infrastructure.logs import configure as configure_logs
@@ -204,6 +205,9 @@ class _WorkerService:
     ) -> Artifact:
         return await self._service.artifacts.save(worker, job_id, attempt, name, content, media_type)
 
+    async def read_artifact(self, job_id: UUID, artifact: Artifact) -> bytes:
+        return await self._service.artifacts.content(artifact)
+
 
 @asynccontextmanager
 async def remote_worker(settings: Settings, url: str, grace: float, concurrency: int) -> AsyncIterator[Worker]:
@@ -227,7 +231,8 @@ def handlers(settings: Settings) -> dict[str, Handler]:
         importlib.import_module(module)
     for entry_point in entry_points(group="jobledger.handlers"):
         entry_point.load()
-    visualize = handler_for(VISUALIZATION, visualization_handler(language_model(settings)))
+    model, browser = language_model(settings), Chromium(find_chromium())
+    visualize = handler_for(VISUALIZATION, visualization_handler(model, browser))
     present = presentation_handler({"local": absent("local"), "elai": absent("elai")})
     return {VISUALIZATION: visualize, PRESENTATION: present, **registry}
 

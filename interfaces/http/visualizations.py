@@ -13,8 +13,9 @@ from msgspec.json import decode, encode
 from application.errors import FieldError, Invalid, NotFound
 from application.jobs import Jobs, JobView, NewJob, unknown
 from application.language import Analysis, Question, Story
+from application.page import PAGE_POLICY
 from application.payload import LARGEST, check_json
-from application.visualization import KIND, PAGE, Visualization
+from application.visualization import KIND, PAGE, Drawn, Visualization
 from domain.events import JobError
 from domain.job import Job
 from interfaces.http.answers import JSON, JSONAnswer
@@ -27,10 +28,6 @@ from interfaces.http.signed_links import LinkQuery, check_link, signed
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 10
 TEXT_FILES = {".txt", ".md"}
-PAGE_POLICY = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data:; font-src data:; media-src data:; form-action 'none'; base-uri 'none'"
-)
 
 
 class VisualizationView(Struct, frozen=True, kw_only=True):
@@ -43,6 +40,8 @@ class VisualizationView(Struct, frozen=True, kw_only=True):
     progress: float
     step: str | None
     question: str | None
+    options: list[str]
+    answer: str | None
     analysis: Analysis | None
     story: Story | None
     html_url: str | None
@@ -95,16 +94,19 @@ async def _visualization(request: Request[Any, Any, Any]) -> JobView:
 def _shown(view: JobView, job: Job, html_url: str | None) -> VisualizationView:
     asked_for = _read(view.input, Question)
     result = _read(view.result, Visualization)
+    drawn = _read(job.steps.get("redraw", job.steps.get("page")), Drawn)
     return VisualizationView(
         id=str(view.id),
         status=view.status,
         progress=view.progress,
         step=view.step,
         question=asked_for.question if asked_for else None,
+        options=asked_for.options if asked_for else [],
+        answer=asked_for.answer if asked_for else None,
         analysis=_read(job.steps.get("analysis"), Analysis),
         story=_read(job.steps.get("story"), Story),
         html_url=html_url,
-        provider=result.provider if result else None,
+        provider=drawn.provider if drawn and drawn.provider else result.provider if result else None,
         error=view.error,
     )
 

@@ -52,7 +52,7 @@ def test_a_question_in_a_file_becomes_a_page_from_an_empty_folder(start: Start, 
     assert "sandbox" in page.headers["content-security-policy"]
     assert page.headers["etag"] == f'"{done["artifacts"][0]["sha256"]}"'
     recorded = [e["data"]["step"] for e in events(service.url, done["id"]) if "output" in e["data"]]
-    assert recorded == ["analysis", "story", "page"]
+    assert recorded == ["analysis", "story", "page", "check"]
     assert service.stop() == 0
 
 

@@ -43,6 +43,9 @@ class Line:
     ) -> Artifact:
         return await self._service.artifacts.save(worker, job_id, attempt, name, content, media_type)
 
+    async def read_artifact(self, job_id: UUID, artifact: Artifact) -> bytes:
+        return await self._service.artifacts.content(artifact)
+
 
 class Shop:
     """A service, the queue of one test, and workers for it."""

@@ -23,14 +23,17 @@ from application.language import (
     Story,
     Usage,
 )
-from application.visualization import MAX_PAGE, PAGE, Drawn, Visualization, visualization_handler
+from application.page import MAX_PAGE, Opened
+from application.visualization import PAGE, REJECTED, Checked, Drawn, Visualization, visualization_handler
 
 T = TypeVar("T")
 QUESTION = Question("Why is the sky blue?")
 ANALYSIS = Analysis(type="science", subject="light", difficulty="medium", concepts=["sky", "blue"])
 STORY = Story(title="The long way of the light", text="Once a ray of light set out.")
 USAGE = Usage("model-of-the-test", 100, 2000)
-HTML = "<!doctype html><html><body>sky</body></html>\n"
+HTML = "<!doctype html><html><body><p>sky</p></body></html>\n"
+FAULTY = HTML.replace("sky", "<img src='sky.png'>")
+FAULT = "src of <img> leads outside the page: sky.png"
 
 
 class Model:
@@ -38,8 +41,9 @@ class Model:
 
     provider = "told"
 
-    def __init__(self, page: str = HTML, error: Exception | None = None) -> None:
-        self.page = page
+    def __init__(self, *pages: str, error: Exception | None = None) -> None:
+        self.pages = list(pages or [HTML])
+        self.rejected: list[Rejected | None] = []
         self.error = error
         self.asked: list[str] = []
 
@@ -60,10 +64,23 @@ class Model:
         rejected: Rejected | None = None,
     ) -> Page:
         self.asked.append("draw")
+        self.rejected.append(rejected)
         if self.error:
             raise self.error
         await progress(0.5)
-        return Page(self.page, USAGE)
+        return Page(self.pages.pop(0), USAGE)
+
+
+class Blind:
+    """A browser that is not there, or says what it is told to."""
+
+    def __init__(self, opened: Opened | None = None) -> None:
+        self.opened = opened
+        self.asked: list[str] = []
+
+    async def open(self, html: str) -> Opened | None:
+        self.asked.append(html)
+        return self.opened
 
 
 class RecordedJob:
@@ -95,20 +112,27 @@ class RecordedJob:
         sha256 = hashlib.sha256(content).hexdigest()
         return Artifact(name=name, sha256=sha256, size=len(content), media_type=media_type)
 
+    async def read_artifact(self, artifact: Artifact) -> bytes:
+        content = self.artifacts[artifact.name]
+        assert hashlib.sha256(content).hexdigest() == artifact.sha256
+        return content
 
-def visualized(job: JobContext, model: Model, question: Question = QUESTION) -> Visualization:
+
+def visualized(
+    job: JobContext, model: Model, question: Question = QUESTION, browser: Blind | None = None
+) -> Visualization:
     async def run() -> Visualization:
-        result = await visualization_handler(model)(job, question)
+        result = await visualization_handler(model, browser or Blind())(job, question)
         assert isinstance(result, Visualization)
         return result
 
     return asyncio.run(run())
 
 
-def test_question_becomes_a_page_in_three_recorded_steps() -> None:
+def test_question_becomes_a_page_in_four_recorded_steps() -> None:
     job = RecordedJob()
     result = visualized(job, Model())
-    assert list(job.steps) == ["analysis", "story", "page"]
+    assert list(job.steps) == ["analysis", "story", "page", "check"]
     assert job.artifacts == {PAGE: HTML.encode()}
     assert result.page.media_type == "text/html; charset=utf-8"
     assert (result.analysis, result.story) == (ANALYSIS, STORY)
@@ -129,6 +153,7 @@ def test_steps_that_earlier_releases_recorded_still_read() -> None:
         "analysis": b'{"type":"science","subject":"light","difficulty":"easy","concepts":["sky"],"asked":""}',
         "story": b'{"title":"Light","text":"Once."}',
         "page": b'{"name":"page.html","sha256":"00","size":5,"media_type":"text/html; charset=utf-8"}',
+        "check": b'{"findings":[]}',
     }
     result = visualized(job, Model())
     assert (result.story.setting, result.story.mapping, result.story.usage) == ("", [], None)
@@ -140,7 +165,7 @@ def test_progress_rises_to_one() -> None:
     visualized(job, Model())
     assert job.fractions == sorted(job.fractions)
     assert job.fractions[-1] == 1.0
-    assert 0.75 in job.fractions
+    assert any(0.45 < fraction < 0.84 for fraction in job.fractions)
 
 
 def test_recorded_steps_are_never_asked_for_again() -> None:
@@ -171,12 +196,54 @@ def test_busy_model_is_asked_again_after_its_delay() -> None:
     assert raised.value.delay == 7
 
 
-def test_page_may_have_512_kib_and_no_byte_more() -> None:
-    assert visualized(RecordedJob(), Model(page="x" * MAX_PAGE)).page.size == MAX_PAGE
+def test_a_page_with_faults_goes_back_once_with_what_was_found() -> None:
+    job, model = RecordedJob(), Model(FAULTY, HTML)
+    result = visualized(job, model)
+    assert list(job.steps) == ["analysis", "story", "page", "check", "redraw", "recheck"]
+    assert model.rejected == [None, Rejected(FAULTY, [FAULT])]
+    assert job.artifacts == {PAGE: HTML.encode(), REJECTED: FAULTY.encode()}
+    assert result.page.sha256 == hashlib.sha256(HTML.encode()).hexdigest()
+    assert job.fractions == sorted(job.fractions)
+
+
+def test_a_page_that_is_faulty_twice_fails_the_job_for_good_with_what_was_found() -> None:
+    job, model = RecordedJob(), Model(FAULTY, FAULTY.replace("sky.png", "https://sky.example/blue.png"))
+    with pytest.raises(GiveUp, match=r"leads outside the page: https://sky\.example/blue\.png"):
+        visualized(job, model)
+    again = Model()
+    with pytest.raises(GiveUp):
+        visualized(job, again)
+    assert (model.asked.count("draw"), again.asked) == (2, [])
+
+
+@pytest.mark.parametrize("recorded", range(7))
+def test_wherever_an_attempt_ends_nothing_is_bought_twice(recorded: int) -> None:
+    """All steps up to one are on record, and perhaps the artifact of the next, when the attempt is gone."""
+    whole = RecordedJob()
+    visualized(whole, Model(FAULTY, HTML))
     job = RecordedJob()
+    job.steps = dict(list(whole.steps.items())[:recorded])
+    job.artifacts = {PAGE: HTML.encode() if recorded >= 4 else FAULTY.encode(), REJECTED: FAULTY.encode()}
+    model = Model(*([FAULTY] if recorded < 3 else []), HTML)
+    visualized(job, model)
+    bought = {"analysis": "analyse", "story": "tell", "page": "draw", "redraw": "draw"}
+    assert model.asked == [bought[step] for step in list(whole.steps)[recorded:] if step in bought]
+
+
+def test_what_the_browser_says_is_a_finding_and_which_one_it_was_is_recorded() -> None:
+    job = RecordedJob()
+    with pytest.raises(GiveUp, match="nope is not defined"):
+        visualized(job, Model(HTML, HTML), browser=Blind(Opened("Chrome/1", ["nope is not defined"])))
+    job = RecordedJob()
+    visualized(job, Model(), browser=Blind(Opened("Chrome/1", [])))
+    assert msgspec.json.decode(job.steps["check"], type=Checked) == Checked(findings=[], browser="Chrome/1")
+
+
+def test_page_may_have_512_kib_and_no_byte_more() -> None:
+    largest = HTML.replace("sky", "x" * (MAX_PAGE - len(HTML) + 3))
+    assert visualized(RecordedJob(), Model(largest)).page.size == MAX_PAGE
     with pytest.raises(GiveUp, match="more than 524288"):
-        visualized(job, Model(page="x" * (MAX_PAGE + 1)))
-    assert job.artifacts == {}
+        visualized(RecordedJob(), Model(largest + " ", largest + " "))
 
 
 def test_result_of_the_longest_question_is_small_enough_to_be_recorded() -> None:
@@ -187,7 +254,7 @@ def test_result_of_the_longest_question_is_small_enough_to_be_recorded() -> None
 def test_handler_is_fit_to_be_registered() -> None:
     kept = dict(registry)
     try:
-        handles("a visualization of the tests")(visualization_handler(Model()))
+        handles("a visualization of the tests")(visualization_handler(Model(), Blind()))
         handler = registry["a visualization of the tests"]
         assert (handler.input_type, handler.result_type) == (Question, Visualization)
     finally:

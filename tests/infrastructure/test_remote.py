@@ -102,6 +102,7 @@ def test_a_file_is_streamed_from_a_path(api: str, tmp_path: Path) -> None:
         path = tmp_path / "large"
         path.write_bytes(b"0123456789" * 300_000)
         saved = await service.save_artifact("w", job.id, 1, "a name.bin", path, "application/octet-stream")
+        assert await service.read_artifact(job.id, saved) == path.read_bytes()
         assert saved.size == 3_000_000
         kept = httpx2.get(f"{api}/v1/jobs/{job.id}/artifacts/a%20name.bin", timeout=30)
         assert kept.content == path.read_bytes()
