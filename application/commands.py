@@ -49,7 +49,7 @@ def execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
             if len(commands) == 1:
                 return [error]
             break
-    return [answer for command in commands for answer in _alone(ledger, command)]
+    return [one for command in commands for one in _alone(ledger, command)]
 
 
 def _halves(ledger: Ledger, commands: Sequence[Command], refused: BatchRefused) -> list[Any]:
@@ -76,10 +76,11 @@ def _execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
     job_ids = {id for command in commands for id in command.job_ids}
     keys = {command.idempotency_key for command in commands if command.idempotency_key}
     with ledger.batch(job_ids, keys) as batch:
-        return [_run(command, batch) for command in commands]
+        return [answer(command, batch) for command in commands]
 
 
-def _run(command: Command, batch: Batch) -> Any:
+def answer(command: Command, batch: Batch) -> Any:
+    """The answer to a command of an open batch, or its refusal."""
     try:
         return command.run(batch)
     except (Refused, ApplicationError) as refusal:

@@ -35,6 +35,14 @@ class Ready(Struct, frozen=True):
     kinds: tuple[str, ...] | None
 
 
+class Expired(Struct, frozen=True):
+    """A lease that ran out."""
+
+    job_id: UUID
+    attempt: int
+    last_heartbeat: datetime
+
+
 class Batch(Protocol):
     """An open transaction in which jobs are locked and commands decided. Nothing holds until the batch ends."""
 
@@ -59,6 +67,13 @@ class Batch(Protocol):
         """Evolve `job` by `events` and record them when the batch ends; returns the last one's position.
 
         Without events it keeps alive the lease of a job that is held.
+        """
+        ...
+
+    def expired(self, unbroken: float, count: int) -> list[Expired]:
+        """Up to `count` leases that ran out, longest first, of jobs whose heartbeat timeout is at most `unbroken`.
+
+        They and their jobs are locked, and enter the batch; those another has locked are passed over.
         """
         ...
 

@@ -184,7 +184,7 @@ class Hold(Struct, frozen=True, kw_only=True):
         return Holding(job.heartbeat_timeout, dict(job.artifacts))
 
 
-class Beat(Struct, frozen=True):
+class Beat(Struct, frozen=True, gc=False):
     """A heartbeat of `worker` for its attempt at a job."""
 
     job_id: UUID
@@ -192,7 +192,7 @@ class Beat(Struct, frozen=True):
     worker: str
 
 
-class Lease(Struct, frozen=True, kw_only=True):
+class Lease(Struct, frozen=True, kw_only=True, gc=False):
     """Where a job stands when a heartbeat comes: its lease was extended if `extended`."""
 
     extended: bool

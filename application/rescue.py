@@ -3,42 +3,27 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Protocol
+from typing import Any
 from uuid import UUID
 
 import structlog
 from msgspec import Struct
 
-from application.commands import Command
-from application.errors import ApplicationError, Unavailable
-from application.jobs import Jobs
-from application.ledger import Batch
+from application.commands import answer, execute
+from application.errors import ApplicationError, BatchRefused, Conflicted, Unavailable
+from application.ledger import Batch, Expired, Ledger
+from application.readers import Readers
 from domain.job import Cause
 from domain.refusals import Refused
 
 log = structlog.get_logger()
-PERIOD = 1.0
+PERIOD = 0.5
 """Seconds between looks."""
-LONGEST_GAP = 5.0
-"""Seconds between two answers of the database after which contact counts as broken."""
+LONGEST_GAP = 2.0
+"""Seconds between two answers of the database after which contact counts as broken, also while it hung. A lease is
+extended three times within its heartbeat timeout, so that one of three seconds or more outlives a shorter silence."""
 MOST = 500
-
-
-class Expired(Struct, frozen=True):
-    """A lease that ran out."""
-
-    job_id: UUID
-    attempt: int
-    last_heartbeat: datetime
-
-
-class ExpiredLeases(Protocol):
-    """The port to leases that ran out. Blocks; run it on a thread."""
-
-    def expired(self, unbroken: float, limit: int) -> Sequence[Expired]:
-        """Leases that ran out, of jobs whose heartbeat timeout is at most `unbroken` seconds."""
-        ...
+"""Leases that one transaction acts on."""
 
 
 class MissHeartbeat(Struct, frozen=True, kw_only=True):
@@ -74,16 +59,16 @@ class Unrescued(ApplicationError):
 
 
 class Rescue:
-    """Looks for expired leases every second; any number of nodes may.
+    """Looks for expired leases twice a second; any number of nodes may, and share them.
 
     A job is rescued only by a node that has been in unbroken contact with the database for that job's heartbeat
     timeout: an outage of the database silences every worker, and must not cost each of their jobs an attempt.
     """
 
-    def __init__(self, jobs: Jobs, leases: ExpiredLeases, clock: Callable[[], float]) -> None:
-        self._jobs = jobs
-        self._leases = leases
+    def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+        self._ledger = ledger
         self._clock = clock
+        self._thread = Readers(LONGEST_GAP, threads=1)
         self._contact_since: float | None = None
         self._last_contact = 0.0
 
@@ -101,27 +86,49 @@ class Rescue:
                 await asyncio.sleep(PERIOD)
 
     async def run_once(self) -> int:
-        """Rescue the jobs whose leases ran out; returns how many were found."""
+        """Rescue jobs whose leases ran out; returns how many were. Raises Unavailable."""
         begun = self._clock()
         if self._contact_since is None or begun - self._last_contact > LONGEST_GAP:
-            self._contact_since = begun
+            self._contact_since = self._last_contact = begun
         try:
-            expired = await asyncio.to_thread(self._leases.expired, begun - self._contact_since, MOST)
+            answers = await self._thread(self._look, begun - self._contact_since)
         except Unavailable:
             self._contact_since = None
             raise
-        self._last_contact = self._clock()
-        if self._last_contact - begun > LONGEST_GAP:
+        if self._is_silent():
             self._contact_since = None
-            return 0
-        await asyncio.gather(*(self._rescue(one) for one in expired))
-        return len(expired)
+        self._last_contact = self._clock()
+        for expired, told in answers:
+            _tell(expired, told)
+        return sum(isinstance(told, str) for _, told in answers)
 
-    async def _rescue(self, expired: Expired) -> None:
-        command: Command = MissHeartbeat(expired=expired)
+    def close(self) -> None:
+        """Let the look under way end."""
+        self._thread.close()
+
+    def _is_silent(self) -> bool:
+        return self._clock() - self._last_contact > LONGEST_GAP
+
+    def _look(self, unbroken: float) -> list[tuple[Expired, Any]]:
+        """Find and rescue in one transaction; each of the leases with what became of it."""
+        commands: list[MissHeartbeat] = []
         try:
-            status = await self._jobs.execute(command)
-        except (Refused, ApplicationError) as refusal:
-            log.info("rescue.refused", job_id=str(expired.job_id), attempt=expired.attempt, reason=str(refusal))
-            return
-        log.warning("job.rescued", job_id=str(expired.job_id), attempt=expired.attempt, status=status)
+            with self._ledger.batch() as batch:
+                found = batch.expired(unbroken, MOST)
+                if self._is_silent():
+                    return []  # the database hung meanwhile, and did not hear the workers either
+                commands = [MissHeartbeat(expired=expired) for expired in found]
+                answers = [answer(command, batch) for command in commands]
+        except (BatchRefused, Conflicted):
+            answers = execute(self._ledger, commands)  # so that one does not hold up the others
+        return [(command.expired, told) for command, told in zip(commands, answers, strict=True)]
+
+
+def _tell(expired: Expired, told: Any) -> None:
+    job = {"job_id": str(expired.job_id), "attempt": expired.attempt}
+    if isinstance(told, Refused | ApplicationError):
+        log.info("rescue.refused", **job, reason=str(told))
+    elif isinstance(told, Exception):
+        log.error("rescue.failed", **job, exc_info=told)
+    else:
+        log.warning("job.rescued", **job, status=told)

@@ -2,12 +2,14 @@
 
 Starts its own server (fsync on) in a temporary folder, and ends it. `--yardstick FILE` adds the bare log of the design
 (a script that prints `created N jobs/s` and `processed N jobs/s`), so that both are measured in the same minutes.
+`--only NAME …` measures these alone.
 """
 
 import argparse
 import asyncio
 import http.client
 import importlib.util
+import logging
 import os
 import platform
 import re
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -30,7 +32,10 @@ from msgspec.json import encode
 
 from application.commands import execute
 from application.jobs import Asked, Create, NewJob
+from benchmarks import leases
 from infrastructure.embedded import EmbeddedPostgres
+from infrastructure.logs import configure as configure_logs
+from infrastructure.postgres.database import Database
 from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.schema import migrate
@@ -43,6 +48,22 @@ CREATE_BODY = '{"kind":"idle","queue":"nobody","input":{"a":1,"b":"hello"}}'
 BATCH = 1_000
 # Asked twenty times a second while the worker is measured, so it must not cost what a count of all jobs does.
 IDLE = "SELECT NOT EXISTS (SELECT FROM jobs WHERE status = 'queued') AND NOT EXISTS (SELECT FROM leases)"
+MEASURES = (
+    "pgbench",
+    "bare_log",
+    "bulk",
+    "workers",
+    "remote_worker",
+    "single_creates",
+    "http",
+    "pickup",
+    "fan_out",
+    "heartbeats",
+    "rescue",
+    "memory",
+)
+LONG_RUN = 100_000
+"""Jobs of one worker, after each tenth of which its memory is looked at."""
 Results = dict[str, list[float]]
 
 
@@ -55,22 +76,13 @@ class Bench:
         self._jobs = jobs
         self._yardstick = yardstick
         self._made = 0
+        self._beaten: str | None = None
         self.results: Results = {}
 
-    def round(self) -> None:
-        """Every measure once."""
-        for measure in (
-            self.pgbench,
-            self.bare_log,
-            self.bulk,
-            self.workers,
-            self.remote_worker,
-            self.single_creates,
-            self.http,
-            self.pickup,
-            self.fan_out,
-        ):
-            measure()
+    def round(self, measures: Sequence[str]) -> None:
+        """Each measure once."""
+        for measure in measures:
+            getattr(self, measure)()
 
     def note(self, name: str, value: float) -> None:
         self.results.setdefault(name, []).append(value)
@@ -220,6 +232,66 @@ class Bench:
         """From the answer to a cancellation to the last of 200 followers of the job hearing of it."""
         with self._api(self.database()) as url:
             self.note("SSE, 200 followers told, ms", asyncio.run(_fan_out(url, 200)) * 1000)
+
+    def heartbeats(self) -> None:
+        """Passes of heartbeats for 10 000 leases, in each round for the same ones, and what they leave behind."""
+        if first := self._beaten is None:
+            self._beaten = self.database()
+        assert self._beaten
+        with self._database(self._beaten) as database:
+            took, grown = uvloop.run(self._heartbeats(database, self._settings(self._beaten), first=first))
+            ((updates, heap_only),) = database.rows(leases.UPDATES)
+        self.note("10,000 heartbeats in one pass p50, ms", statistics.median(took) * 1000)
+        self.note("10,000 heartbeats in one pass p99, ms", statistics.quantiles(took, n=100)[98] * 1000)
+        self.note("heartbeats that were heap-only, %", heap_only / updates * 100)
+        self.note("index of the leases, size after / before", grown)
+
+    async def _heartbeats(self, database: Database, settings: Settings, *, first: bool) -> tuple[list[float], float]:
+        service = Service(settings)
+        if first:
+            await leases.claim(service, leases.HELD, leases.DAY)
+        ((before,),) = database.rows(leases.KEY)
+        took = await leases.heartbeats(service, database)
+        ((after,),) = database.rows(leases.KEY)
+        await service.close()
+        return took, after / before
+
+    def rescue(self) -> None:
+        """From the moment when 1 000 leases ran out together to the moment when all their jobs are queued again."""
+        address = self.database()
+        with self._database(address) as database:
+            self.note("rescue of 1,000, ms after they are due", uvloop.run(self._rescue(database, address)) * 1000)
+
+    async def _rescue(self, database: Database, address: str) -> float:
+        service = Service(self._settings(address))
+        overdue = await leases.rescue(service, database)
+        await service.close()
+        return overdue
+
+    def memory(self) -> None:
+        """What one worker process keeps in memory while it does 100 000 no-op jobs."""
+        address = self.database()
+        log = Log(address)
+        ledger = PostgresLedger(log, lambda _: None)
+        with (
+            psycopg.connect(address, autocommit=True) as connection,
+            self._processes(address, ["worker", "--concurrency", "2000"], 1) as (worker,),
+        ):
+            for n in range(1, 11):
+                _bulk(ledger, LONG_RUN // 10, kind="noop", queue="default")
+                _wait_for(connection, IDLE)
+                if n in (1, 5, 10):
+                    used = psutil.Process(worker.pid).memory_info().rss / 1e6
+                    self.note(f"worker's memory after {LONG_RUN // 10 * n:,} jobs, MB", used)
+        log.close()
+
+    @contextmanager
+    def _database(self, address: str) -> Iterator[Database]:
+        database = Database(address)
+        try:
+            yield database
+        finally:
+            database.close()
 
     def _settings(self, database: str) -> Settings:
         return Settings.model_validate({"DATABASE_URL": database, "JOBLEDGER_DATA": str(self._folder)})
@@ -387,7 +459,7 @@ def _table(results: Results) -> str:
     )
     lines += ["", "| ratio, within each round | median | least | most |", "|---|---:|---:|---:|"]
     for name, ours, limit in ratios:
-        if limit in results:
+        if ours in results and limit in results:
             each = [a / b for a, b in zip(results[ours], results[limit], strict=True)]
             lines.append("| {} | {:.2f} | {:.2f} | {:.2f} |".format(name, *_spread(each)))
     return "\n".join(lines)
@@ -402,7 +474,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often to measure each (5)")
     parser.add_argument("--jobs", type=int, default=20_000, help="jobs in a bulk measure (20000)")
     parser.add_argument("--yardstick", type=Path, help="a script that measures the bare log, for the ratios")
+    parser.add_argument(
+        "--only", nargs="+", choices=MEASURES, default=MEASURES, metavar="NAME", help=", ".join(MEASURES)
+    )
     given = parser.parse_args()
+    configure_logs("console", logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="jobledger-benchmark-") as name:
         folder = Path(name)
         server = EmbeddedPostgres(folder / "data", lambda _: None)
@@ -410,12 +486,14 @@ def main() -> None:
             bench = Bench(server.start(), folder, given.jobs, given.yardstick)
             for n in range(given.rounds):
                 print(f"round {n + 1} of {given.rounds}", file=sys.stderr, flush=True)
-                bench.round()
+                bench.round(given.only)
         finally:
             server.stop()
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     assert all(value > 0 for values in bench.results.values() for value in values), bench.results
-    print(f"python -m benchmarks --rounds {given.rounds} --jobs {given.jobs}: {machine}, PostgreSQL 18, fsync on\n")
+    only = "" if given.only is MEASURES else f" --only {' '.join(given.only)}"
+    command = f"python -m benchmarks --rounds {given.rounds} --jobs {given.jobs}{only}"
+    print(f"{command}: {machine}, PostgreSQL 18, fsync on\n")
     print(_table(bench.results))
 
 

@@ -94,7 +94,7 @@ class Service:
         self._notifier = Notifier(self._log.database)
         listen = settings.listen_url.get_secret_value() if settings.listen_url else dsn
         self._listener = Listener(Database(listen), self.news.tell)
-        leases = PostgresLeases(self._log.database)
+        leases = PostgresLeases(self._log.beats)
         ledger = PostgresLedger(self._log, self._tell)
         self._scout = Scout(self._log.batches, ledger.ready_jobs.horizon, self.news.tell)
         self._scout.start()
@@ -109,7 +109,7 @@ class Service:
         self.artifacts = Artifacts(store, contents, self.reports)
         self.sweeper = Sweeper(store, contents)
         self.links = SignedLinks(lambda: installation(self._log.database).link_secret, time.time)
-        self.rescue = Rescue(self.jobs, leases, time.monotonic)
+        self.rescue = Rescue(ledger, time.monotonic)
         self.projector = Projector(
             {view.name: view for view in VIEWS},
             PostgresLog(self._log.batches),
@@ -179,7 +179,16 @@ class Service:
 
     def _close(self) -> None:
         self.sweeper.stop()
-        for part in (self.claims, self.reports, self.following, self.jobs, self._scout, self._notifier, self._listener):
+        for part in (
+            self.rescue,
+            self.claims,
+            self.reports,
+            self.following,
+            self.jobs,
+            self._scout,
+            self._notifier,
+            self._listener,
+        ):
             part.close()
         self._log.close()
 

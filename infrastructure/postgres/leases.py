@@ -7,7 +7,6 @@ from uuid import UUID
 from psycopg import Connection
 
 from application.reports import Beat, Lease
-from application.rescue import Expired
 from domain.job import Job
 from infrastructure.postgres.columns import float8s, int4s, texts, uuids
 from infrastructure.postgres.database import Database
@@ -27,9 +26,9 @@ LOCK = "SELECT FROM leases WHERE job_id = ANY(%b::uuid[]) ORDER BY job_id FOR UP
 END = "DELETE FROM leases WHERE job_id = ANY(%b::uuid[])"
 EXTEND = """
 WITH beats AS (
-  SELECT * FROM unnest(%b::uuid[], %b::int4[], %b::text[]) AS x (job_id, attempt, worker)
+  SELECT * FROM unnest(%b::uuid[], %b::int4[], %b::text[]) WITH ORDINALITY AS x (job_id, attempt, worker, n)
 ), held AS (
-  SELECT leases.job_id
+  SELECT leases.job_id, n
   FROM leases JOIN beats USING (job_id, attempt, worker)
   ORDER BY leases.job_id
   FOR UPDATE OF leases
@@ -40,16 +39,20 @@ UPDATE leases
 SET heartbeat_at = now.at, expires_at = greatest(expires_at, now.at + make_interval(secs => heartbeat_timeout))
 FROM held, now
 WHERE leases.job_id = held.job_id
-RETURNING leases.job_id, leases.attempt, leases.worker
+RETURNING n
 """
-STANDING = "SELECT id, version, status, attempt, worker FROM jobs WHERE id = ANY(%b::uuid[])"
+STANDING = """
+SELECT n, version, status, attempt, worker FROM jobs JOIN unnest(%b::uuid[]) WITH ORDINALITY AS x (id, n) USING (id)
+"""
 HELD_BY = "SELECT job_id FROM leases WHERE worker = %b AND claim_id = %b ORDER BY job_id"
+# A lease or a job that is locked is passed over: its worker is just heard of, or another node is at it.
 EXPIRED = """
-SELECT job_id, attempt, heartbeat_at
-FROM leases
-WHERE expires_at < clock_timestamp() AND heartbeat_timeout <= %b
+SELECT leases.job_id, jobs.position, leases.attempt, leases.heartbeat_at
+FROM leases JOIN jobs ON jobs.id = leases.job_id
+WHERE expires_at < clock_timestamp() AND heartbeat_timeout <= %b AND leases.job_id <> ALL(%b::uuid[])
 ORDER BY expires_at
 LIMIT %b
+FOR UPDATE SKIP LOCKED
 """
 # Locked, so that a heartbeat that is under way comes before the rescue, or after it and is refused.
 STILL_EXPIRED = """
@@ -87,7 +90,7 @@ def move_leases(
 
 
 class PostgresLeases:
-    """Heartbeats, and what claims and rescue ask of the leases. Each call is one short transaction."""
+    """Heartbeats, and what claims ask of the leases. Each call is one short transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -96,24 +99,12 @@ class PostgresLeases:
         """Extend what is still held, in one statement, and say where each job stands."""
         ids = uuids([beat.job_id for beat in beats])
         columns = (ids, int4s([beat.attempt for beat in beats]), texts([beat.worker for beat in beats]))
-        extended = set(self._database.rows(EXTEND, columns))
-        standing = {row[0]: row[1:] for row in self._database.rows(STANDING, (ids,))}
-        return [
-            Lease(
-                extended=(beat.job_id, beat.attempt, beat.worker) in extended,
-                version=standing[beat.job_id][0],
-                status=standing[beat.job_id][1],
-                attempt=standing[beat.job_id][2],
-                worker=standing[beat.job_id][3],
-            )
-            if beat.job_id in standing
-            else None
-            for beat in beats
-        ]
+        extended = {beats[n - 1] for (n,) in self._database.rows(EXTEND, columns)}
+        leases: list[Lease | None] = [None] * len(beats)
+        for n, version, status, attempt, worker in self._database.rows(STANDING, (ids,)):
+            held = beats[n - 1] in extended
+            leases[n - 1] = Lease(extended=held, version=version, status=status, attempt=attempt, worker=worker)
+        return leases
 
     def held_by(self, worker: str, claim_id: str) -> list[UUID]:
         return [row[0] for row in self._database.rows(HELD_BY, (worker, claim_id))]
-
-    def expired(self, unbroken: float, limit: int) -> list[Expired]:
-        """Leases that ran out, of jobs whose heartbeat timeout is at most `unbroken` seconds."""
-        return [Expired(*row) for row in self._database.rows(EXPIRED, (unbroken, limit))]

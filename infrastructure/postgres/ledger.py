@@ -17,7 +17,7 @@ from psycopg import Connection
 
 from application.errors import BatchRefused, Conflicted, Unavailable, UnreadableStream
 from application.jobs import unknown
-from application.ledger import Answered, IdempotencyKey, Ready
+from application.ledger import Answered, Expired, IdempotencyKey, Ready
 from application.news import ANY, job_topic, queue_topic
 from domain.audit import GENESIS
 from domain.events import Event, Progressed, decode
@@ -28,7 +28,7 @@ from infrastructure.postgres.contents import name_contents
 from infrastructure.postgres.horizon import Horizon
 from infrastructure.postgres.idempotency import KeysOfBatch
 from infrastructure.postgres.jobs import LOCK, insert_jobs, move_jobs
-from infrastructure.postgres.leases import STILL_EXPIRED, move_leases
+from infrastructure.postgres.leases import EXPIRED, STILL_EXPIRED, move_leases
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.mapper import written
 from infrastructure.postgres.ready import ReadyJobs
@@ -280,6 +280,22 @@ class PostgresBatch:
             stream.position = self._base | len(self._events.ids)
         stream.claim_id = claim_id or stream.claim_id
         return stream.position
+
+    def expired(self, unbroken: float, count: int) -> list[Expired]:
+        found: list[Expired] = []
+        passed_over: list[UUID] = []
+        while len(found) < count:
+            values = (unbroken, [*passed_over, *(one.job_id for one in found)], count - len(found))
+            rows = self._connection.execute(EXPIRED, values, binary=True).fetchall()
+            streams = _read(self._connection, {id: position for id, position, _, _ in rows})
+            self._streams.update(streams)
+            readable = [Expired(id, n, at) for id, _, n, at in rows if isinstance(streams[id], Stream)]
+            found += readable
+            if len(readable) == len(rows):
+                break
+            passed_over += [row[0] for row in rows]  # one that cannot be read does not hold up those behind it
+        self._expired = {one.job_id for one in found}
+        return found
 
     def lease_expired(self, job: Job) -> bool:
         if self._expired is None:

@@ -32,6 +32,11 @@ class Log(Application[UUID]):
         return cast("Factory", self.factory).batches
 
     @property
+    def beats(self) -> Database:
+        """Connections for leases, whose holders ask again when they hear nothing for two seconds."""
+        return cast("Factory", self.factory).beats
+
+    @property
     def reads(self) -> Database:
         """Connections for what is read for callers, who wait for two seconds and no longer."""
         return cast("Factory", self.factory).reads

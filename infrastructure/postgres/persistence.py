@@ -22,6 +22,8 @@ from infrastructure.postgres.recorder import CheckpointRecorder, EventRecorder
 
 DSN = "JOBLEDGER_DSN"
 PREPARE = "JOBLEDGER_PREPARE"
+BATCH_PATIENCE = 30.0
+"""Seconds that a statement of a batch may take. Its callers are told after ten, but a large one may take longer."""
 
 
 class Factory(InfrastructureFactory[TrackingRecorder]):
@@ -31,7 +33,8 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
         super().__init__(env)
         dsn, prepare = self.env.get(DSN, ""), self.env.get(PREPARE, "on") != "off"
         self.database = Database(dsn, prepare=prepare)
-        self.batches = Database(dsn, prepare=prepare, by_index=True, bitmaps=False)
+        self.batches = Database(dsn, prepare=prepare, by_index=True, bitmaps=False, patience=BATCH_PATIENCE)
+        self.beats = Database(dsn, prepare=prepare, patience=READ_PATIENCE)
         self.reads = Database(dsn, prepare=prepare, by_index=True, patience=READ_PATIENCE)
 
     def mapper(self, transcoder: Transcoder | None = None, mapper_class: Any = None) -> Mapper[UUID]:  # type: ignore[override]
@@ -58,4 +61,5 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
     def close(self) -> None:
         self.database.close()
         self.batches.close()
+        self.beats.close()
         self.reads.close()

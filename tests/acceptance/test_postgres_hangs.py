@@ -1,8 +1,9 @@
-"""Postgres hangs: it is there and does not answer. Every read is refused in time, and nothing piles up."""
+"""Postgres hangs: it is there and does not answer. Reads are refused, nothing piles up, and nobody is rescued."""
 
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,33 @@ def test_reads_are_refused_in_time_while_postgres_hangs_and_served_when_it_goes_
         for wanted in reads(id):
             wait_until(lambda wanted=wanted: get(wanted)[1].status_code in (200, 404), wanted[0])  # type: ignore[misc]
         assert len(process.net_connections("unix")) <= MOST_CONNECTIONS
+
+
+def test_workers_that_a_hanging_postgres_could_not_hear_are_not_rescued(
+    start: Callable[..., Any], postgres: Plug, handlers: Any, wait_until: WaitUntil
+) -> None:
+    api = start("api", "--port", "0", DATABASE_URL=postgres.dsn)
+    worker = psutil.Process(start("worker", DATABASE_URL=postgres.dsn, **handlers.environment).process.pid)
+    with httpx2.Client(base_url=api.url, timeout=90) as http:
+        new = {"kind": "three-steps", "input": {}, "heartbeat_timeout": 3}
+        id = http.post("/v1/jobs", json=new).json()["id"]
+
+        def beat() -> datetime:
+            return datetime.fromisoformat(http.get(f"/v1/jobs/{id}").json()["heartbeat_at"])
+
+        wait_until(lambda: "two" in handlers.calls, "the second step")
+        first = beat()
+        wait_until(lambda: beat() - first > timedelta(seconds=4), "contact for more than a lease")
+        with postgres.frozen():
+            worker.suspend()  # so that its heartbeat does not come at the very moment when Postgres goes on
+            refused = [http.get(f"/v1/jobs/{id}").status_code for _ in range(3)]  # after two seconds each
+        thawed = datetime.now(UTC)
+        wait_until(lambda: http.get(f"/v1/jobs/{id}").status_code == 200, "an answer")
+        worker.resume()
+        wait_until(lambda: beat() > thawed, "a heartbeat")
+        handlers.go()
+        wait_until(lambda: http.get(f"/v1/jobs/{id}").json()["status"] == "completed", "the end")
+        types = [event["type"].removeprefix("job.") for event in http.get(f"/v1/jobs/{id}/events").json()["items"]]
+    assert refused == [503] * 3
+    assert [type for type in types if type != "progressed"] == ["created", "started", "completed"]
+    assert handlers.calls == ["one", "two", "three"]

@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec import Raw
 
 from application.errors import NotFound
-from application.ledger import Answered, IdempotencyKey, Ready
+from application.ledger import Answered, Expired, IdempotencyKey, Ready
 from domain.events import Created, Event
 from domain.ids import job_ids
 from domain.job import Job, evolve
@@ -50,6 +50,9 @@ class MemoryBatch:
         if claim_id and job.worker:
             self._ledger.held.setdefault((job.worker, claim_id), []).append(job.id)
         return len(self._ledger.events) + len(self.recorded)
+
+    def expired(self, unbroken: float, count: int) -> list[Expired]:
+        raise AssertionError("nothing is rescued in these tests")
 
     def lease_expired(self, job: Job) -> bool:
         return True

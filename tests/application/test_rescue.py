@@ -1,7 +1,8 @@
 """Rescue: a lease that ran out costs an attempt, but neither an outage nor a late heartbeat does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,11 +12,12 @@ import pytest
 from application.claims import Claim
 from application.errors import Unavailable
 from application.jobs import Cancel, Retry
+from application.ledger import Expired
 from application.reports import CompletionReport, Heartbeat
-from application.rescue import LONGEST_GAP, Expired, MissHeartbeat, Rescue, Unrescued
+from application.rescue import LONGEST_GAP, MissHeartbeat, Rescue, Unrescued
 from domain.events import HeartbeatMissed
 from domain.refusals import LeaseLost, Refused
-from infrastructure.postgres.leases import PostgresLeases
+from infrastructure.postgres.ledger import PostgresBatch, PostgresLedger
 from interfaces.bootstrap import Service
 from interfaces.settings import Settings
 from tests.application.services import ASKED, Shop, in_shop
@@ -36,20 +38,22 @@ class Clock:
         return self.now
 
 
-class Leases:
-    """The leases of a database that can be away, or slow to answer."""
+class Line(PostgresLedger):
+    """The ledger over a database that can be away, or slow to answer."""
 
     def __init__(self, shop: Shop, clock: Clock) -> None:
-        self._leases = PostgresLeases(shop.service._log.database)
+        super().__init__(shop.service._log, shop.service._tell)
         self._clock = clock
         self.away = False
         self.slow = 0.0
 
-    def expired(self, unbroken: float, limit: int) -> list[Expired]:
+    @contextmanager
+    def batch(self, *args: Any, **kwargs: Any) -> Iterator[PostgresBatch]:
         self._clock.now += self.slow
         if self.away:
             raise Unavailable
-        return self._leases.expired(unbroken, limit)
+        with super().batch(*args, **kwargs) as batch:
+            yield batch
 
 
 @pytest.fixture
@@ -73,10 +77,17 @@ async def run_out(dsn: str, *ids: UUID) -> None:
     await asyncio.to_thread(ask, dsn, query, [list(ids)])
 
 
-def rescuer(shop: Shop) -> tuple[Rescue, Leases, Clock]:
+def rescuer(shop: Shop) -> tuple[Rescue, Line, Clock]:
     clock = Clock()
-    leases = Leases(shop, clock)
-    return Rescue(shop.service.jobs, leases, clock), leases, clock
+    line = Line(shop, clock)
+    return Rescue(line, clock), line, clock
+
+
+async def expired(dsn: str) -> Expired:
+    """The one lease that has run out."""
+    query = "SELECT job_id, attempt, heartbeat_at FROM leases WHERE expires_at < clock_timestamp()"
+    (row,) = await asyncio.to_thread(ask, dsn, query)
+    return Expired(*row)
 
 
 async def keep_looking(rescue: Rescue, clock: Clock, seconds: float) -> int:
@@ -157,22 +168,22 @@ def test_nobody_is_rescued_before_as_long_a_contact_as_the_jobs_heartbeat_timeou
 def test_broken_contact_begins_anew(play: Play, dsn: str, broken: str) -> None:
     async def story(shop: Shop) -> None:
         id = await held(shop, heartbeat_timeout=3)
-        rescue, leases, clock = rescuer(shop)
+        rescue, line, clock = rescuer(shop)
         await rescue.run_once()
         assert await keep_looking(rescue, clock, 10) == 0
         await run_out(dsn, id)
         match broken:
             case "away":
-                leases.away = True
+                line.away = True
                 with pytest.raises(Unavailable):
                     await rescue.run_once()
-                leases.away = False
+                line.away = False
             case "a long gap":
                 clock.now += LONGEST_GAP
             case _:
-                leases.slow = LONGEST_GAP + 0.1
+                line.slow = LONGEST_GAP + 0.1
                 assert await rescue.run_once() == 0
-                leases.slow = 0.0
+                line.slow = 0.0
         clock.now += 1.0
         assert await rescue.run_once() == 0
         assert await keep_looking(rescue, clock, 2) == 0
@@ -187,7 +198,7 @@ def test_a_late_heartbeat_wins_over_the_rescue_that_had_found_it_missing(play: P
     async def story(shop: Shop) -> None:
         id = await held(shop)
         await run_out(dsn, id)
-        (found,) = await asyncio.to_thread(PostgresLeases(shop.service._log.database).expired, 60.0, 10)
+        found = await expired(dsn)
         assert found.job_id == id
         await shop.service.reports.say("w1", Heartbeat(job_id=id, attempt=1))
         with pytest.raises(Unrescued):
@@ -203,7 +214,7 @@ def test_whoever_comes_first_stands_and_the_other_is_refused(play: Play, dsn: st
     async def story(shop: Shop) -> None:
         id = await held(shop, max_attempts=1)
         await run_out(dsn, id)
-        (found,) = await asyncio.to_thread(PostgresLeases(shop.service._log.database).expired, 60.0, 10)
+        found = await expired(dsn)
         if first == "completion":
             await shop.service.reports.say("w1", CompletionReport(job_id=id, attempt=1))
             with pytest.raises((Refused, Unrescued)):
@@ -226,8 +237,7 @@ def test_a_completion_that_races_with_rescues_of_two_servers_ends_the_job_once(
             for _ in range(15):
                 id = await held(shop, max_attempts=1)
                 await run_out(dsn, id)
-                leases = PostgresLeases(shop.service._log.database)
-                (found,) = await asyncio.to_thread(leases.expired, 60.0, 10)
+                found = await expired(dsn)
                 answers = await asyncio.gather(
                     shop.service.jobs.execute(MissHeartbeat(expired=found)),
                     other.service.reports.say("w1", CompletionReport(job_id=id, attempt=1)),

@@ -13,7 +13,8 @@ from msgspec import UNSET, Raw, Struct
 
 from application.handlers import GiveUp, JobContext, RetryLater, handler_for
 from application.jobs import Cancel, Retry
-from application.rescue import Expired, MissHeartbeat
+from application.ledger import Expired
+from application.rescue import MissHeartbeat
 from domain.events import Failed, Progressed
 from tests.application.services import ASKED, Shop, in_shop
 from tests.infrastructure.nodes import ask

@@ -16,6 +16,7 @@ from application.commands import Command, execute
 from application.jobs import Accepted, Asked, Create, NewJob
 from application.ledger import Ready
 from application.reports import Decided, Say
+from application.rescue import MissHeartbeat
 from domain.job import Cause
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.jobs import PostgresViews
@@ -37,7 +38,7 @@ class Node:
         self.log = Log(dsn, prepare=prepare)
         self.told: list[Collection[str]] = []
         self.ledger = PostgresLedger(self.log, self.told.append)
-        self.leases = PostgresLeases(self.log.database)
+        self.leases = PostgresLeases(self.log.beats)
         self.views = PostgresViews(self.log.reads)
 
     def __enter__(self) -> Self:
@@ -82,6 +83,13 @@ class Node:
 
     def say(self, report: Decided, worker: str = "w1") -> Any:
         return self.one(Say(report=report, worker=worker))
+
+    def rescue(self, id: UUID) -> str:
+        """Let the lease on a job run out, and act on it; the job's status afterwards."""
+        ask(self.dsn, "UPDATE leases SET expires_at = now() - interval '1 s' WHERE job_id = %s", [id])
+        with self.ledger.batch() as batch:
+            (expired,) = [one for one in batch.expired(3600, 100) if one.job_id == id]
+            return MissHeartbeat(expired=expired).run(batch)
 
     def started(self, *jobs: NewJob, worker: str = "w1", claim_id: str | None = None) -> list[UUID]:
         """Create jobs of a queue of their own and claim them all."""

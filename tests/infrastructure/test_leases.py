@@ -10,9 +10,13 @@ import psycopg
 import pytest
 
 from application.jobs import Cancel
+from application.ledger import Expired
 from application.reports import Beat, CompletionReport, FailureReport, Lease, ProgressReport, ReportedError, Say
-from application.rescue import Expired, MissHeartbeat
+from application.rescue import MissHeartbeat
 from tests.infrastructure.nodes import ASKED, Node, ask, eventually, new_job
+
+PASSES = 60
+SPOIL = "UPDATE events SET state = '{}' WHERE originator_id = %s AND originator_version = 2"
 
 
 @pytest.fixture
@@ -43,6 +47,11 @@ def run_out(node: Node, *ids: UUID, seconds: float = 1.0) -> None:
         "UPDATE leases SET expires_at = clock_timestamp() - make_interval(secs => %s) WHERE job_id = ANY(%s)",
         [seconds, list(ids)],
     )
+
+
+def expired(node: Node, unbroken: float, count: int = 10) -> list[Expired]:
+    with node.ledger.batch() as batch:
+        return batch.expired(unbroken, count)
 
 
 def test_a_claim_holds_its_jobs_for_their_heartbeat_timeout(node: Node, queue: str) -> None:
@@ -127,32 +136,79 @@ def test_leases_that_ran_out_are_found_longest_first(node: Node, queue: str) -> 
     run_out(node, ids[3], seconds=2)
     beat = {id: lease(node, id)[4] for id in ids}
     expected = [Expired(ids[n], 1, beat[ids[n]]) for n in (2, 3, 0)]
-    assert node.leases.expired(30.0, 10) == expected
-    assert node.leases.expired(30.0, 2) == expected[:2]
+    assert expired(node, 30.0) == expected
+    assert expired(node, 30.0, 2) == expected[:2]
 
 
 def test_leases_are_found_only_after_contact_as_long_as_their_timeout(node: Node, queue: str) -> None:
     short, long = node.started(new_job(queue=queue, heartbeat_timeout=2), new_job(queue=queue, heartbeat_timeout=60))
     run_out(node, short, long)
-    assert [one.job_id for one in node.leases.expired(1.9, 10)] == []
-    assert [one.job_id for one in node.leases.expired(2.0, 10)] == [short]
-    assert {one.job_id for one in node.leases.expired(60.0, 10)} == {short, long}
+    assert [one.job_id for one in expired(node, 1.9)] == []
+    assert [one.job_id for one in expired(node, 2.0)] == [short]
+    assert {one.job_id for one in expired(node, 60.0)} == {short, long}
 
 
-def test_heartbeats_stay_heap_only(node: Node, queue: str) -> None:
-    (id,) = node.started(new_job(queue=queue))
-    updates = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'leases'"
+def test_heartbeats_stay_heap_only_and_their_table_as_large_as_it_was(node: Node, queue: str) -> None:
+    """As many as fit on a page, and on a hundred of them; each pass makes room for the next."""
+    ids = node.started(*[new_job(queue=queue) for _ in range(2_000)])
+    beats = [Beat(id, 1, "w1") for id in ids]
+    node.leases.extend(beats)
+    before = size(node), updates(node)
+    for _ in range(PASSES):
+        assert all(one and one.extended for one in node.leases.extend(beats))
+    (index, table), (told, heap_only) = size(node), updates(node)
+    assert told - before[1][0] == len(ids) * PASSES
+    assert heap_only - before[1][1] > 0.99 * len(ids) * PASSES
+    assert index == before[0][0]
+    assert table <= 2 * before[0][1]
 
-    def told() -> tuple[Any, ...]:
-        with node.log.database.connection() as connection:
-            connection.execute("SELECT pg_stat_force_next_flush()")
-        return ask(node.dsn, updates)[0]
 
-    before = told()
-    for _ in range(50):
-        node.leases.extend([Beat(id, 1, "w1")])
-    after = told()
-    assert after[0] - before[0] == after[1] - before[1] == 50
+def size(node: Node) -> tuple[int, int]:
+    """Bytes of the key, and of the table."""
+    (sizes,) = ask(node.dsn, "SELECT pg_relation_size('leases_pkey'), pg_relation_size('leases')")
+    return sizes[0], sizes[1]
+
+
+def updates(node: Node) -> tuple[int, int]:
+    """How often leases were updated, and how often without an entry in the index."""
+    with node.log.beats.connection() as connection:
+        connection.execute("SELECT pg_stat_force_next_flush()")
+    (told,) = ask(node.dsn, "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'leases'")
+    return told[0], told[1]
+
+
+def test_a_rescue_passes_over_what_another_has_locked(node: Node, queue: str) -> None:
+    ids = node.started(*[new_job(queue=queue) for _ in range(4)])
+    run_out(node, *ids)
+    with psycopg.connect(node.dsn) as worker, psycopg.connect(node.dsn) as client:
+        worker.execute("SELECT FROM leases WHERE job_id = %s FOR UPDATE", [ids[0]])
+        client.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", [ids[2]])
+        with node.ledger.batch() as batch:
+            assert {one.job_id for one in batch.expired(30.0, 10)} == {ids[1], ids[3]}
+    assert {one.job_id for one in expired(node, 30.0)} == set(ids)
+
+
+def test_two_nodes_share_what_there_is_to_rescue(node: Node, queue: str) -> None:
+    ids = node.started(*[new_job(queue=queue) for _ in range(10)])
+    run_out(node, *ids)
+    with Node(node.dsn) as other, node.ledger.batch() as mine, other.ledger.batch() as others:
+        first, second, third = mine.expired(30.0, 6), others.expired(30.0, 6), others.expired(30.0, 6)
+        for batch, found in ((mine, first), (others, second)):
+            for one in found:
+                MissHeartbeat(expired=one).run(batch)
+    assert (len(first), len(second), third) == (6, 4, second)
+    assert sorted(one.job_id for one in [*first, *second]) == ids
+    assert [len(node.log.stream(id)) for id in ids] == [3] * 10
+
+
+def test_a_job_that_cannot_be_read_holds_up_no_rescue(node: Node, queue: str) -> None:
+    ids = node.started(*[new_job(queue=queue) for _ in range(3)])
+    run_out(node, ids[0], seconds=9)
+    run_out(node, *ids[1:])
+    with psycopg.connect(node.dsn) as connection:
+        connection.execute("SET session_replication_role = replica")  # past the trigger that keeps history
+        connection.execute(SPOIL, [ids[0]])
+    assert [one.job_id for one in expired(node, 30.0, 2)] == ids[1:]
 
 
 def test_a_heartbeat_that_was_taken_outlives_a_rescue_under_way(node: Node, queue: str) -> None:

@@ -20,7 +20,7 @@ from msgspec import Raw, Struct
 from application.commands import Command
 from application.errors import IdempotencyMismatch, Invalid, Unavailable, UnreadableStream
 from application.jobs import Accepted, Asked, Cancel, Create, JobView, NewJob, Requeue, Retry
-from application.ledger import Batch, IdempotencyKey
+from application.ledger import Batch, Expired, IdempotencyKey
 from application.reports import (
     ArtifactReport,
     CancelReport,
@@ -33,7 +33,7 @@ from application.reports import (
     ReportedError,
     Say,
 )
-from application.rescue import Expired, MissHeartbeat
+from application.rescue import MissHeartbeat
 from domain.audit import GENESIS, chain
 from domain.events import Artifact, Event, Progressed
 from domain.job import Cause, Job

@@ -22,7 +22,7 @@ from psycopg import Connection
 from application.commands import Command
 from application.errors import ApplicationError, Conflicted
 from application.jobs import Accepted, Cancel, Create, JobView, NewJob, Requeue, Retry
-from application.ledger import Batch, Ready
+from application.ledger import Batch, Expired, Ready
 from application.reports import (
     CancelReport,
     CompletionReport,
@@ -34,7 +34,7 @@ from application.reports import (
     ReportedError,
     Say,
 )
-from application.rescue import Expired, MissHeartbeat, Unrescued
+from application.rescue import MissHeartbeat, Unrescued
 from domain.audit import GENESIS, chain
 from domain.events import (
     TAGS,

@@ -25,7 +25,7 @@ from application.reports import Beat
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.idempotency import KeysOfBatch
 from infrastructure.postgres.jobs import PostgresViews
-from infrastructure.postgres.leases import PostgresLeases
+from infrastructure.postgres.leases import EXPIRED, PostgresLeases
 from infrastructure.postgres.schema import health
 from infrastructure.postgres.why import PostgresFacts
 from tests.infrastructure import million
@@ -36,6 +36,9 @@ SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on; SET au
 SET auto_explain.log_format = json; SET auto_explain.log_level = notice; SET auto_explain.log_timing = off;
 """
 SORTS: tuple[Sort, ...] = ("-created_at", "created_at", "-updated_at")
+RUN_OUT = """
+UPDATE leases SET expires_at = now() - interval '1 s' WHERE job_id IN (SELECT job_id FROM leases LIMIT %s)
+"""
 PAGE = 50
 LANES = 500
 """A page reads as many jobs of each lane as it may need; here are some 100 lanes of each status."""
@@ -331,11 +334,22 @@ class TestLeases:
             for _ in range(8):
                 assert all(lease and lease.extended for lease in PostgresLeases(plain).extend(beats))
 
-    def test_what_a_claim_holds_and_what_has_run_out(self, plain: Explained) -> None:
+    def test_what_a_claim_holds(self, plain: Explained) -> None:
         with plain.judging(million.HELD, 2_000, frozenset({"leases"})):
             for _ in range(8):
                 assert PostgresLeases(plain).held_by("worker-8", "claim-6830")
-                assert PostgresLeases(plain).expired(60.0, 1000) == []
+
+    @pytest.mark.parametrize("run_out", [0, 500])
+    def test_what_has_run_out(self, full: str, run_out: int) -> None:
+        """As `Log.batches`: the leases are gone through once, and of the jobs only those that are rescued."""
+        database = Explained(full, by_index=True)
+        with database.connection() as connection, connection.transaction(force_rollback=True):
+            connection.execute(RUN_OUT, [run_out])
+            with database.judging(million.HELD + 2 * run_out, 10 * million.HELD):
+                for _ in range(8):
+                    found = connection.execute(EXPIRED, (60.0, [], 500), binary=True).fetchall()
+                    assert len(found) == run_out
+        database.close()
 
 
 def test_idempotency_keys_are_taken_and_looked_up_by_index(full: str) -> None:

@@ -22,7 +22,6 @@ from application.reports import (
     ReleaseReport,
     ReportedError,
 )
-from application.rescue import MissHeartbeat
 from domain.events import Artifact
 from infrastructure.postgres.projections import VIEWS
 from tests.infrastructure.nodes import ASKED, Node, ask, migrated, new_job
@@ -65,9 +64,7 @@ def lives(node: Node, name: str) -> dict[str, UUID]:
     say(ReleaseReport(job_id=jobs["cancelled"], attempt=1, reason="drain"))
     say(CompletionReport(job_id=jobs["requeued"], attempt=1))
     node.one(Requeue(job_id=jobs["requeued"], reason="again", asked=ASKED))
-    ask(node.dsn, "UPDATE leases SET expires_at = now() - interval '1 s' WHERE job_id = %s", [jobs["missed"]])
-    (expired,) = [one for one in node.leases.expired(3600, 100) if one.job_id == jobs["missed"]]
-    node.one(MissHeartbeat(expired=expired))
+    node.rescue(jobs["missed"])
     return jobs
 
 
@@ -127,9 +124,7 @@ def test_failures_alike_are_one(node: Node, desk: Desk) -> None:
 
 def test_the_last_missed_heartbeat_is_one_failure(node: Node, desk: Desk) -> None:
     (id,) = node.started(new_job(queue="last", kind="last", max_attempts=1))
-    ask(node.dsn, "UPDATE leases SET expires_at = now() - interval '1 s' WHERE job_id = %s", [id])
-    (expired,) = [one for one in node.leases.expired(3600, 100) if one.job_id == id]
-    assert node.one(MissHeartbeat(expired=expired)) == "failed"
+    assert node.rescue(id) == "failed"
     desk.catch_up()
     (row,) = [row for key, row in desk.rows("failures").items() if key[1] == "last"]
     assert (row.count, row.final, row.examples) == (1, 1, [id])

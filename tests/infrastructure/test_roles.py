@@ -88,8 +88,9 @@ def test_it_creates_claims_reports_and_cancels(node: Node) -> None:
 def test_it_rescues(node: Node, superuser: str) -> None:
     (id,) = node.started(new_job(queue="rescue", max_attempts=1))
     ask(superuser, "UPDATE leases SET expires_at = now() - interval '1 s' WHERE job_id = %s", [id])
-    (expired,) = [one for one in node.leases.expired(3600, 100) if one.job_id == id]
-    assert node.one(MissHeartbeat(expired=expired)) == "failed"
+    with node.ledger.batch() as batch:
+        (expired,) = [one for one in batch.expired(3600, 100) if one.job_id == id]
+        assert MissHeartbeat(expired=expired).run(batch) == "failed"
 
 
 def test_it_stores_names_and_sweeps_artifacts(node: Node, superuser: str) -> None:
