@@ -1,8 +1,7 @@
-"""The processes of plain handlers: as many as there are cores, started when first needed, replaced when they die."""
+"""The processes of plain handlers, started when first needed and replaced when they die."""
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import sys
@@ -165,10 +164,11 @@ class Process:
 
 
 class Processes:
-    """Hands a process to one handler at a time."""
+    """Hands one of up to `size` processes to one handler at a time."""
 
-    def __init__(self) -> None:
-        self._room = asyncio.Semaphore(os.cpu_count() or 1)
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._room = asyncio.Semaphore(size)
         self._idle: list[Process] = []
 
     @asynccontextmanager

@@ -1,6 +1,8 @@
 """The worker runtime: claims jobs, runs their handlers with recorded steps, heartbeats, and reports."""
 
 import asyncio
+import math
+import os
 from collections import deque
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +36,7 @@ log = structlog.get_logger()
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 STARTED_AT_A_TIME = 50
+QUICK_SECONDS = 0.1
 
 
 class Service(Protocol):
@@ -54,10 +57,38 @@ class Service(Protocol):
         ...
 
 
+class Room(Struct, eq=False):
+    """Where the handlers of some kinds run: up to `size` at a time.
+
+    One more for each is held ahead while handlers are quick, so that the next one need not wait for a claim. Jobs that
+    have ended are held until their report is answered; with them there are up to `most`.
+    """
+
+    kinds: list[str]
+    size: int
+    most: int
+    left: asyncio.Event
+    """Set when there is room again, when a job is no longer held, and when the worker is to stop."""
+    running: int = 0
+    held: int = 0
+    took: float = math.inf
+    """Seconds that plain handlers took of late."""
+
+    @property
+    def free(self) -> int:
+        ahead = self.size if self.took < QUICK_SECONDS else 0
+        return min(self.size + ahead - self.running, self.most - self.held)
+
+    def ended(self, seconds: float) -> None:
+        """One slow handler is enough to hold no more ahead, until several were quick again."""
+        self.took = seconds if self.took == math.inf else max(seconds, (self.took + seconds) / 2)
+
+
 class Running(Struct, eq=False):
     """A job this worker holds. `stopped` says why its handler was cancelled, if it was; `ended`, that it has ended."""
 
     job: ClaimedJob
+    room: Room
     next_beat: float
     task: "asyncio.Task[None] | None" = None
     begun: bool = False
@@ -73,7 +104,11 @@ class Word(Struct, eq=False):
 
 
 class Worker:
-    """Runs up to `capacity` jobs of the kinds it has handlers for, until it is told to stop."""
+    """Runs jobs of the kinds it has handlers for, until it is told to stop.
+
+    Of async kinds up to `capacity` at a time; of plain ones, beside these, as many as there are processes for them: a
+    job that waits long for a process would keep other workers from it.
+    """
 
     def __init__(
         self,
@@ -92,44 +127,48 @@ class Worker:
         self._service = service
         self._news = news
         self._queues = list(queues)
-        self._capacity = capacity
         self._grace = grace
         self._running: dict[tuple[UUID, int], Running] = {}
-        self._processes = Processes()
+        self._processes = Processes(min(capacity, os.cpu_count() or 1))
+        self._rooms = _rooms(handlers, capacity, self._processes.size)
         self._outbox: deque[Word] = deque()
         self._spoken = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._room = asyncio.Event()
         self._away = False
 
     def stop(self) -> None:
         """Claim no more, and let `run` end once the handlers have, or their grace is over."""
         self._stopping.set()
-        self._room.set()
+        for room in self._rooms:
+            room.left.set()
 
     async def run(self) -> None:
         """Work until stopped; jobs that did not end within the grace are released, which costs them no attempt."""
         log.info("worker.started", worker=self._name, kinds=sorted(self._handlers), queues=self._queues)
         duties = [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._deliver())]
+        filling = [asyncio.create_task(self._fill(room)) for room in self._rooms]
         try:
-            with self._news.listen([queue_topic(queue) for queue in self._queues]) as ear:
-                while not self._stopping.is_set():
-                    await self._claim(ear)
+            await asyncio.gather(*filling)
             await self._drain()
         finally:
-            for duty in duties:
-                duty.cancel()
+            for task in (*filling, *duties):
+                task.cancel()
             await self._processes.close()
         log.info("worker.stopped", worker=self._name)
 
-    async def _claim(self, ear: Listening) -> None:
-        """Fill the free capacity; when there was less work than room, wait for news."""
-        room = self._capacity - len(self._running)
-        if room <= 0:
-            self._room.clear()
-            await self._room.wait()
+    async def _fill(self, room: Room) -> None:
+        """Claim for a room until the worker is to stop."""
+        with self._news.listen([queue_topic(queue) for queue in self._queues]) as ear:
+            while not self._stopping.is_set():
+                await self._claim(room, ear)
+
+    async def _claim(self, room: Room, ear: Listening) -> None:
+        """Fill the room; when there was less work than that, wait for news."""
+        if room.free <= 0:
+            room.left.clear()
+            await room.left.wait()
             return
-        claim = Claim(worker=self._name, queues=self._queues, kinds=sorted(self._handlers), max=min(room, 1000))
+        claim = Claim(worker=self._name, queues=self._queues, kinds=room.kinds, max=min(room.free, 1000))
         try:
             jobs = await self._service.claim(claim)
             self._away = False
@@ -138,7 +177,7 @@ class Worker:
             jobs = ()
         if jobs:
             log.debug("jobs.claimed", worker=self._name, count=len(jobs))
-        self._take(jobs)
+        self._take(jobs, room)
         if len(jobs) < claim.max:
             await _first(ear.heard(POLL_SECONDS), self._stopping.wait())
 
@@ -148,10 +187,12 @@ class Worker:
             log.warning(event, worker=self._name, reason=str(away))
         self._away = True
 
-    def _take(self, jobs: Sequence[ClaimedJob]) -> None:
+    def _take(self, jobs: Sequence[ClaimedJob], room: Room) -> None:
         """Hold the jobs, and start them while the next claim, if there is room for one, is on its way."""
         now = self._now()
-        taken = [Running(job, now + job.heartbeat_timeout / 3) for job in jobs]
+        taken = [Running(job, room, now + job.heartbeat_timeout / 3) for job in jobs]
+        room.running += len(taken)
+        room.held += len(taken)
         self._running.update((_held(running.job), running) for running in taken)
         asyncio.get_running_loop().call_soon(self._start, taken)
 
@@ -170,7 +211,11 @@ class Worker:
         except (LeaseLost, JobFinished) as lost:
             self._let_go(running, lost)
             return
-        running.ended = True
+        finally:
+            running.ended = True
+            running.room.running -= 1
+            if running.room.free > 0:
+                running.room.left.set()
         if report is None:
             self._let_go(running)
         else:
@@ -179,7 +224,8 @@ class Worker:
     def _let_go(self, running: Running, answer: Reported | Exception | None = None) -> None:
         """The job is no longer held, whatever its last report was answered."""
         del self._running[_held(running.job)]
-        self._room.set()
+        running.room.held -= 1
+        running.room.left.set()
         if isinstance(answer, Exception):
             event = "lease-lost" if isinstance(answer, LeaseLost | JobFinished) else "report.refused"
             job = running.job
@@ -195,9 +241,11 @@ class Worker:
             if handler.choose is not None:
                 handler = handler.choose(given(handler, job))
             if handler.plain is not None:
+                begin = Begin(job, handler.plain, sorted(handler.retired))
                 async with self._processes.one() as process, asyncio.timeout(job.time_limit) as limit:
-                    begin = Begin(job, handler.plain, sorted(handler.retired))
+                    began = self._now()
                     report = await process.run(begin, context, lambda: self._patience(running))
+                    running.room.ended(self._now() - began)
                     return report or failure(job, "stopped", "the handler stopped, although nobody asked it to")
             if job.time_limit is None:
                 return completed(job, handler, context, await handler.run(context, given(handler, job)))
@@ -339,13 +387,21 @@ class Worker:
     async def _all_let_go(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._grace):
-                while self._running:
-                    self._room.clear()
-                    await self._room.wait()
+                while busy := next((room for room in self._rooms if room.held), None):
+                    busy.left.clear()
+                    await busy.left.wait()
 
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _rooms(handlers: Mapping[str, Handler], capacity: int, processes: int) -> list[Room]:
+    """For async handlers and for plain ones, where there are any; a process is free while a report is on its way."""
+    plain = sorted(kind for kind, handler in handlers.items() if handler.plain is not None)
+    others = sorted(handlers.keys() - set(plain))
+    sizes = ((others, capacity, capacity), (plain, processes, 3 * processes))
+    return [Room(kinds, size, most, asyncio.Event()) for kinds, size, most in sizes if kinds]
 
 
 def _held(job: ClaimedJob) -> tuple[UUID, int]:

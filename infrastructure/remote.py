@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from application.claims import Claim, ClaimedJob
 from application.errors import ApplicationError, FieldError, Forbidden, Invalid, NotFound, TooLarge, Unavailable
+from application.ledger import Ready
 from application.reports import AnyReport, Reported
 from domain.events import Artifact
 from domain.refusals import Conflict, JobFinished, LeaseLost
@@ -67,7 +68,7 @@ class RemoteService:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url = url
         self._client = httpx2.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, limits=LIMITS)
-        self._unanswered: Claim | None = None
+        self._unanswered: dict[Ready, Claim] = {}
         self.pause = 0.0
         """Seconds to let pass before the next claim: none after an answer, which has waited at the server."""
 
@@ -76,11 +77,11 @@ class RemoteService:
 
     async def claim(self, claim: Claim) -> list[ClaimedJob]:
         """A claim that was not answered is repeated under its id, and answers the jobs it holds already."""
-        if self._unanswered is None:
-            self._unanswered = msgspec.structs.replace(claim, wait=WAIT_SECONDS, claim_id=uuid4().hex)
-        self.pause = PAUSE_SECONDS
-        answer = await self._post("/v1/claims", msgspec.json.encode(self._unanswered), _Jobs)
-        self._unanswered = None
+        unanswered = self._unanswered.setdefault(
+            claim.wanted, msgspec.structs.replace(claim, wait=WAIT_SECONDS, claim_id=uuid4().hex)
+        )
+        answer = await self._post("/v1/claims", msgspec.json.encode(unanswered), _Jobs)
+        del self._unanswered[claim.wanted]
         self.pause = 0.0
         return answer.jobs
 
@@ -140,6 +141,7 @@ class RemoteService:
         try:
             response = await self._client.request(method, path, **request)
         except httpx2.TransportError as error:
+            self.pause = PAUSE_SECONDS
             raise Unavailable(f"{self._url} does not answer: {error or type(error).__name__}") from error
         if response.status_code == 429 or response.status_code >= 500:
             self.pause = _retry_after(response)
@@ -153,6 +155,7 @@ class RemoteService:
         try:
             return msgspec.json.decode(response.content, type=answer)
         except msgspec.MsgspecError as error:
+            self.pause = PAUSE_SECONDS
             raise Unavailable(f"{self._url} does not answer as jobledger: HTTP {response.status_code}") from error
 
 

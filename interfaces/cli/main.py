@@ -54,7 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     where = "work over HTTP at this service, without a database (JOBLEDGER_URL, if DATABASE_URL is not set)"
     worker.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help=where)
     worker.add_argument("--grace", type=float, default=20.0, metavar="S", help="seconds to end running jobs (20)")
-    worker.add_argument("--concurrency", type=int, default=100, metavar="N", help="jobs to run at a time (100)")
+    worker.add_argument(
+        "--concurrency",
+        type=int,
+        default=100,
+        metavar="N",
+        help="jobs to run at a time (100); of plain handlers, beside these, one per core at most",
+    )
     worker.set_defaults(command=_worker)
 
     projector = commands.add_parser(

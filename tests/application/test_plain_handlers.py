@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
 import psutil  # type: ignore[import-untyped]
@@ -13,6 +15,7 @@ from msgspec import Raw
 from application.handlers import JobContext, PlainJobContext, handles
 from application.jobs import Cancel, Retry
 from application.processes import PROGRAM
+from application.worker import Room
 from domain.events import Failed, Progressed
 from tests.application import plain_handlers
 from tests.application.services import ASKED, Shop, in_shop
@@ -47,6 +50,10 @@ async def marked(shop: Shop, marks: Callable[[], list[str]], name: str) -> None:
         return name in marks()
 
     await shop.until(there)
+
+
+async def recorded(shop: Shop, id: UUID, step: str) -> bool:
+    return step in (await shop.service.jobs.fold(id)).steps
 
 
 def test_it_runs_in_another_process_which_the_next_job_finds_still_there(play: Play) -> None:
@@ -128,13 +135,64 @@ def test_a_process_that_dies_fails_its_attempt_and_no_other(
     play(story)
 
 
+def test_a_worker_holds_no_more_plain_jobs_than_it_has_processes_whatever_its_capacity(
+    play: Play, tmp_path: Path
+) -> None:
+    processes = os.cpu_count() or 1
+
+    async def other(job: JobContext, input: dict[str, int]) -> str:
+        return "done"
+
+    async def story(shop: Shop) -> None:
+        ids = [await shop.create(input=where(tmp_path)) for _ in range(2 * processes)]
+
+        async def held() -> Counter[str | None]:
+            jobs = [await shop.job(id) for id in ids]
+            return Counter(job.worker for job in jobs if job.status == "running")
+
+        async def all_run() -> bool:
+            return (await held()).total() == len(ids)
+
+        async with shop.working(name="w1", capacity=100, work=plain_handlers.hog, other=other):
+            await shop.status(ids[processes - 1], "running")
+            for _ in range(3):  # each is claimed, so there was time to claim more of the others
+                assert (await shop.finished(await shop.create("other"))).status == "completed"
+            assert await held() == {"w1": processes}
+            async with shop.working(name="w2", capacity=100, work=plain_handlers.hog):
+                await shop.until(all_run)
+                assert await held() == {"w1": processes, "w2": processes}
+                (tmp_path / "go").touch()
+                for id in ids:
+                    assert (await shop.finished(id)).attempt == 1
+
+    play(story)
+
+
+def test_one_more_for_each_process_is_held_ahead_while_handlers_are_quick() -> None:
+    room = Room(["plain"], 2, 6, asyncio.Event())
+    assert room.free == 2
+    room.ended(0.01)
+    assert room.free == 4
+    room.running = room.held = 4
+    assert room.free == 0
+    room.running = 3  # one has ended, and its report is on its way
+    assert room.free == 1
+    room.ended(0.3)
+    assert room.free == -1
+    for _ in range(3):
+        room.ended(0.01)
+    assert room.free == 1
+    room.held = 6
+    assert room.free == 0
+
+
 def test_a_handler_that_is_cancelled_stops_at_its_next_call_and_keeps_what_it_had(
     play: Play, tmp_path: Path, marks: Callable[[], list[str]]
 ) -> None:
     async def story(shop: Shop) -> None:
         async with shop.working(work=plain_handlers.polite, after=plain_handlers.pid):
             id = await shop.create(input=where(tmp_path), heartbeat_timeout=1)
-            await marked(shop, marks, "one")
+            await shop.until(lambda: recorded(shop, id, "one"))
             await shop.service.jobs.execute(Cancel(job_id=id, reason="changed our minds", asked=ASKED))
             job = await shop.finished(id)
             assert (await shop.finished(await shop.create("after"))).status == "completed"

@@ -60,7 +60,7 @@ def test_reports_too_large_for_one_request_are_sent_in_several(api: str) -> None
     asyncio.run(told())
 
 
-def test_a_claim_whose_answer_was_lost_is_answered_again(api: str) -> None:
+def test_of_claims_side_by_side_the_one_whose_answer_was_lost_is_answered_again(api: str) -> None:
     """The relay passes the first request on, and hangs up once the server has answered it."""
     upstream = httpx2.URL(api)
     lost: list[bytes] = []
@@ -82,11 +82,14 @@ def test_a_claim_whose_answer_was_lost_is_answered_again(api: str) -> None:
         server = await asyncio.start_server(relay, upstream.host)
         port = server.sockets[0].getsockname()[1]
         service = RemoteService(f"http://{upstream.host}:{port}", None)
-        _create(api, "lost", 3)
-        with pytest.raises(Unavailable):
-            await service.claim(_claim("lost", 3))
-        jobs = await service.claim(_claim("lost", 3))
-        assert len(jobs) == 3
+        kinds = ["lost", "lost too"]
+        for kind in kinds:
+            _create(api, kind, 3)
+        answers = await asyncio.gather(*(service.claim(_claim(kind, 3)) for kind in kinds), return_exceptions=True)
+        ((unanswered, error),) = [(k, a) for k, a in zip(kinds, answers, strict=True) if isinstance(a, Exception)]
+        assert isinstance(error, Unavailable)
+        jobs = await service.claim(_claim(unanswered, 3))
+        assert [job.kind for job in jobs] == [unanswered] * 3
         assert all(str(job.id).encode() in lost[0] and job.attempt == 1 for job in jobs)
         await service.close()
         server.close()
