@@ -10,9 +10,11 @@ from typing import Any
 from uuid import uuid4
 
 import httpx2
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from application.multiple_choice import read_question
 from interfaces.settings import Settings
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -58,9 +60,9 @@ def submit(settings: Settings, given: argparse.Namespace) -> int:
 
 def _request(given: argparse.Namespace) -> tuple[str, Job]:
     """The call that asks for the job. Raises OSError and ValueError for an input that cannot be read."""
-    text = sys.stdin.read() if given.input == "-" else Path(given.input).read_text("utf-8-sig")
+    text = (sys.stdin.buffer.read() if given.input == "-" else Path(given.input).read_bytes()).decode("utf-8-sig")
     plain = given.kind == "visualization" and not given.input.endswith(".json")
-    wanted: Job = {"kind": given.kind, "input": {"question": text} if plain else json.loads(text)}
+    wanted: Job = {"kind": given.kind, "input": msgspec.to_builtins(read_question(text)) if plain else json.loads(text)}
     wanted |= {name: value for name in ("queue", "priority") if (value := getattr(given, name)) is not None}
     if plain and len(wanted) == 2:
         return "/v1/visualizations", wanted["input"]

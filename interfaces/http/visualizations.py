@@ -1,5 +1,6 @@
 """Visualizations over HTTP: a question in, a page out."""
 
+import re
 from pathlib import PurePath
 from typing import Any, TypeVar
 from uuid import UUID
@@ -12,16 +13,17 @@ from msgspec.json import decode, encode
 
 from application.errors import FieldError, Invalid, NotFound
 from application.jobs import Jobs, JobView, NewJob, unknown
-from application.language import Analysis, Question, Story
+from application.language import VISIBLE, Analysis, Question, Story
+from application.multiple_choice import read_question
 from application.page import PAGE_POLICY
-from application.payload import LARGEST, check_json
+from application.payload import LARGEST, check_size
 from application.visualization import KIND, PAGE, Drawn, Visualization
 from domain.events import JobError
 from domain.job import Job
 from interfaces.http.answers import JSON, JSONAnswer
 from interfaces.http.artifacts import UNTRUSTED, send
 from interfaces.http.jobs import NoQuery, answer_job
-from interfaces.http.problems import HTTPProblem, field_error
+from interfaces.http.problems import HTTPProblem
 from interfaces.http.requests import BODY, arriving, asked, header, job_id, json_body, query
 from interfaces.http.signed_links import LinkQuery, check_link, signed
 
@@ -54,6 +56,7 @@ async def create_visualization(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     question = await _question(request)
     body = encode(question)
+    check_size(body, "question")
     new = NewJob(kind=KIND, input=Raw(body), heartbeat_timeout=HEARTBEAT_SECONDS)
     jobs: Jobs = request.app.state.service.jobs
     return await answer_job(request, await jobs.create([new], asked(request, body)))
@@ -132,17 +135,18 @@ async def _uploaded(request: Request[Any, Any, Any]) -> Question:
             parts = list((await request.form()).multi_items())
     except (UnicodeDecodeError, LookupError) as error:
         raise Invalid(FieldError("file", "is no text in UTF-8")) from error
-    if [name for name, _ in parts] != ["file"]:
-        raise Invalid(FieldError("file", "send one file, and nothing else"))
+    if foreign := [name for name, _ in parts if name != "file"]:
+        raise Invalid(FieldError(foreign[0], "is not taken: send one file, in the field `file`"))
+    if len(parts) != 1:
+        raise Invalid(FieldError("file", "is given more than once" if parts else "is missing: send a .txt or .md file"))
     text = await _text(parts[0][1])
     if (size := len(text.encode())) > LARGEST:
         raise HTTPProblem("too-large", f"the file has {size} bytes, and at most {LARGEST} are taken")
-    try:
-        body = encode({"question": text})
-        check_json(body)
-        return decode(body, type=Question)
-    except MsgspecError as error:
-        raise Invalid(field_error(error)) from error
+    if "\0" in text:
+        raise Invalid(FieldError("file", "has a NUL character: it is no text"))
+    if not re.search(VISIBLE, text):
+        raise Invalid(FieldError("file", "is empty"))
+    return read_question(text)
 
 
 async def _text(part: UploadFile | str) -> str:

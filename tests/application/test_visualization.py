@@ -12,7 +12,6 @@ import pytest
 
 from application.handlers import MAX_OUTPUT, Artifact, GiveUp, JobContext, RetryLater, handles, registry
 from application.language import (
-    MAX_QUESTION,
     Analysis,
     LanguageModelBusy,
     LanguageModelRefused,
@@ -24,6 +23,7 @@ from application.language import (
     Usage,
 )
 from application.page import MAX_PAGE, Opened
+from application.payload import LARGEST
 from application.visualization import PAGE, REJECTED, Checked, Drawn, Visualization, visualization_handler
 
 T = TypeVar("T")
@@ -247,7 +247,7 @@ def test_page_may_have_512_kib_and_no_byte_more() -> None:
 
 
 def test_result_of_the_longest_question_is_small_enough_to_be_recorded() -> None:
-    result = visualized(RecordedJob(), Model(), Question("x" * MAX_QUESTION))
+    result = visualized(RecordedJob(), Model(), Question("x" * LARGEST))
     assert len(msgspec.json.encode(result)) < MAX_OUTPUT
 
 
@@ -266,17 +266,9 @@ def test_question_is_stripped_of_blanks_and_byte_order_mark() -> None:
     assert msgspec.convert({"question": "\ufeff \n Why?\r\n"}, Question) == Question("Why?")
 
 
-@pytest.mark.parametrize(
-    ("question", "reason"),
-    [
-        ("", "empty"),
-        (" \ufeff\n".replace("\ufeff", ""), "empty"),
-        ("a\0b", "NUL"),
-        ("é" * (MAX_QUESTION // 2 + 1), "bytes"),
-    ],
-)
-def test_unfit_question_is_refused_with_the_reason(question: str, reason: str) -> None:
-    with pytest.raises(msgspec.ValidationError, match=reason):
+@pytest.mark.parametrize("question", ["", " \ufeff\n", "a\0b"])
+def test_unfit_question_is_refused(question: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=r"\$\.question"):
         msgspec.convert({"question": question}, Question)
 
 

@@ -558,7 +558,51 @@ def part(name: str, content: bytes) -> bytes:
 )
 def test_a_bad_upload_is_refused(service: "Service", media_type: str, body: bytes, status: int, code: str) -> None:
     answer = service.http.post("/v1/visualizations", content=body, headers={"content-type": media_type})
-    service.problem(answer, status, code)
+    told = service.problem(answer, status, code)
+    assert all(error["field"] in ("file", "Content-Type", "question") for error in told.get("errors", ()))
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        (b"--b--\r\n", "file", "is missing"),
+        (part("q.txt", b""), "file", "is empty"),
+        (part("q.md", b"\xef\xbb\xbf \n"), "file", "is empty"),
+        (part("q.txt", b"a\x00b"), "file", "NUL"),
+        (part("q.txt", b"\x89PNG\r\n\xff"), "file", "no text in UTF-8"),
+        (part("q.txt", "Why?".encode("utf-16")), "file", "no text in UTF-8"),
+        (part("q.txt", b"Why?")[:-7] + part("r.txt", b"How?"), "file", "more than once"),
+        (field(b"Why?", "question"), "question", "is not taken"),
+    ],
+    ids=["no file", "empty", "a mark and blanks", "a NUL", "a picture", "UTF-16", "two files", "another field"],
+)
+def test_a_refused_upload_names_the_field_and_the_fault(
+    service: "Service", body: bytes, field: str, message: str
+) -> None:
+    answer = service.http.post("/v1/visualizations", content=body, headers={"content-type": MULTIPART})
+    (error,) = service.problem(answer, 400, "invalid")["errors"]
+    assert error["field"] == field
+    assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"question": " \n"}, "question"),
+        ({"question": "Why?", "options": ["a", " "]}, "options[1]"),
+        ({"question": "Why?", "options": ["a"] * 27}, "options"),
+        ({"question": "Why?", "options": "a"}, "options"),
+        ({"question": "Why?", "answer": ""}, "answer"),
+        ({"question": "Why?", "answer": "x\0"}, "answer"),
+    ],
+)
+def test_a_refused_question_names_the_field(service: "Service", body: "Json", field: str) -> None:
+    assert service.invalid(service.http.post("/v1/visualizations", json=body)) == [field]
+
+
+def test_a_question_that_is_too_large_is_told_so(service: "Service") -> None:
+    answer = service.http.post("/v1/visualizations", json={"question": "x" * (256 * KIB)})
+    assert "question has" in service.problem(answer, 413, "too-large")["detail"]
 
 
 def test_half_requests_disturb_nobody(service: "Service") -> None:

@@ -172,6 +172,16 @@ def test_a_question_may_come_in_a_form(service: "Service", name: str) -> None:
     assert answer.json()["input"] == {"question": "What is 2 × 2?"}
 
 
+def test_the_options_of_an_uploaded_question_are_read(service: "Service") -> None:
+    text = "\ufeffWhich is blue?\r\n\r\nA) the sky\r\nB) the grass\r\n\r\nAnswer: A\r\n"
+    answer = service.http.post("/v1/visualizations", files={"file": ("q.txt", text.encode())})
+    assert answer.status_code == 202, answer.text
+    asked = {"question": "Which is blue?", "options": ["A) the sky", "B) the grass"], "answer": "A"}
+    assert answer.json()["input"] == asked
+    shown = service.http.get(f"/v1/visualizations/{answer.json()['id']}").json()
+    assert {name: shown[name] for name in asked} == asked
+
+
 def test_a_batch_with_a_key_is_created_once(service: "Service") -> None:
     body = {"jobs": [{"kind": "test", "input": n} for n in range(3)]}
     headers = {"idempotency-key": uuid4().hex}
