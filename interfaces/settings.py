@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
     openai_model: str = Field("gpt-5-mini", alias="OPENAI_MODEL")
+    elai_api_key: SecretStr | None = Field(None, alias="ELAI_API_KEY")
+    elai_base_url: str | None = Field(None, alias="ELAI_BASE_URL")
 
     @property
     def artifacts_place(self) -> str:
@@ -55,9 +57,21 @@ def load(flags: dict[str, Any] | None = None) -> Settings:
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     data = given.get(DATA) or os.environ.get(DATA) or user_data_path("jobledger")
-    files = (Path(data) / ".env", Path(".env"))
-    settings = Settings(_env_file=files, **given)  # type: ignore[call-arg]
-    for name, value in ((name, value) for file in reversed(files) for name, value in dotenv_values(file).items()):
+    read = files(Path(data))
+    settings = Settings(_env_file=read, **given)  # type: ignore[call-arg]
+    for name, value in ((name, value) for file in reversed(read) for name, value in dotenv_values(file).items()):
         if name.startswith(CLOUDS) and value:
             os.environ.setdefault(name, value)
     return settings.model_copy(update={"data": settings.data.expanduser().absolute()})
+
+
+def files(data: Path) -> tuple[Path, Path]:
+    """Where `.env` is looked for; the later one wins."""
+    return data / ".env", Path(".env")
+
+
+def origin(variable: str, data: Path) -> str:
+    """Where a variable that is set, and by no flag, is set."""
+    if os.environ.get(variable):
+        return "in the environment"
+    return next((f"in {file}" for file in reversed(files(data)) if dotenv_values(file).get(variable)), "by a flag")

@@ -42,6 +42,8 @@ BASE_URL = "https://api.openai.com/v1"
 DELAY = 5.0
 """Seconds to wait where the server names none."""
 LONGEST_DELAY = 3600.0
+LONGEST_SHOWN = 100_000
+"""Characters of a page with faults that are shown to the model once more: beyond them, its length is the fault."""
 TYPICAL_PAGE = 16_000
 """Characters a page tends to have, by which progress is estimated; a longer page waits at 95 %."""
 
@@ -87,6 +89,18 @@ class OpenAIModel:
     async def aclose(self) -> None:
         await self._client.close()
 
+    async def models(self) -> list[str]:
+        """The names of the models that the key may use; asking costs nothing."""
+
+        async def listed() -> list[str]:
+            with self._in_our_words():
+                return [model.id async for model in self._client.models.list()]
+
+        try:
+            return await self._bounded(listed())
+        except (_Unusable, AttributeError, TypeError):
+            raise LanguageModelRefused("no list of models came back: check OPENAI_BASE_URL") from None
+
     async def analyse(self, question: Question) -> Analysis:
         return await self._structured(Analysis, [_system(ANALYSE), _user(question.whole)])
 
@@ -107,7 +121,7 @@ class OpenAIModel:
             async with aclosing(self._streamed(messages, bill)) as choices:
                 return _page(await _collected(choices, progress))
 
-        again: Messages = [_assistant(rejected.html), _user(_faults(rejected))] if rejected else []
+        again: Messages = [_assistant(rejected.html[:LONGEST_SHOWN]), _user(_faults(rejected))] if rejected else []
         html = await self._asked(page, [_system(DRAW), _user(_brief(question, analysis, story)), *again])
         return Page(html, bill.usage)
 

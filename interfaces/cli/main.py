@@ -73,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     _data(migrate)
     migrate.set_defaults(command=_migrate)
 
+    check = commands.add_parser("check", help="say what is configured here, and whether it works")
+    _data(check)
+    check.add_argument("--live", action="store_true", help="ask outside services, too; this costs nothing")
+    check.add_argument("--json", action="store_true", help="print what was found as JSON")
+    check.set_defaults(command=_check)
+
     submit = commands.add_parser("submit", help="ask for a job")
     submit.add_argument("kind", help="what kind of job, such as visualization")
     submit.add_argument("input", help="a file: text for a visualization, else JSON; - reads standard input")
@@ -142,6 +148,12 @@ def _submit(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.submit import submit
 
     return submit(settings, given)
+
+
+def _check(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.check import run
+
+    return run(settings, given)
 
 
 def _sweep(settings: Settings, given: argparse.Namespace) -> int:

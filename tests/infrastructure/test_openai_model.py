@@ -2,13 +2,10 @@
 
 import asyncio
 import json
-import threading
 import traceback
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -24,10 +21,8 @@ from application.language import (
     Usage,
 )
 from infrastructure.language.openai import DELAY, OpenAIModel
+from tests.chat_server import KEY, Answer, ChatServer, as_json, chat_server, chunk, completion, error, stream
 
-T = TypeVar("T")
-KEY = "sk-test-0123456789-secret"
-BILLED = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
 USAGE = Usage("m", 100, 20)
 TWICE = Usage("m", 200, 40)
 QUESTION = Question("Why is the sky blue?")
@@ -43,116 +38,14 @@ STORY = Story(
 PAGE = f"<!doctype html>\n<html><body>{'<p>sky</p>' * 900}</body></html>\n"
 
 
-class Answer:
-    """One answer: a JSON body, or the events of a stream; `cut` hangs up before the stream says it is done."""
-
-    def __init__(
-        self, body: Any = None, *, status: int = 200, headers: dict[str, str] | None = None, cut: bool = False
-    ) -> None:
-        self.body = body
-        self.status = status
-        self.headers = headers or {}
-        self.cut = cut
-
-
-class Server(ThreadingHTTPServer):
-    """Gives the answers in turn, and keeps what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Conversation)
-        self.answers: list[Answer] = []
-        self.requests: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.hang = threading.Event()
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Conversation(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        assert self.path == "/v1/chat/completions"
-        self.server.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.server.keys.append(self.headers["Authorization"])
-        answer = self.server.answers.pop(0)
-        if isinstance(answer.body, threading.Event):
-            answer.body.wait(10)
-            return
-        streamed = isinstance(answer.body, list)
-        content = self.events(answer) if streamed else self.whole(answer.body)
-        self.send_response(answer.status)
-        self.send_header("Content-Type", "text/event-stream" if streamed else "application/json")
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content) + (100 if answer.cut else 0)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def whole(self, body: object) -> bytes:
-        return body.encode() if isinstance(body, str) else json.dumps(body).encode()
-
-    def events(self, answer: Answer) -> bytes:
-        assert isinstance(answer.body, list)
-        ending = [] if answer.cut else ["[DONE]"]
-        data = [json.dumps(event) for event in answer.body] + ending
-        return "".join(f"data: {line}\n\n" for line in data).encode()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def completion(content: str | None, *, refusal: str | None = None, finish_reason: str = "stop") -> Answer:
-    message = {"role": "assistant", "content": content, "refusal": refusal}
-    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
-    body = {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": BILLED}
-    return Answer(body)
-
-
-def stream(content: str, *, finish_reason: str | None = "stop", cut: bool = False) -> Answer:
-    pieces = [content[at : at + 500] for at in range(0, len(content), 500)]
-    events = [chunk({"content": piece}, None) for piece in pieces]
-    if finish_reason:
-        events.append(chunk({}, finish_reason))
-    events.append({**chunk({}, None), "choices": [], "usage": BILLED})
-    return Answer(events, cut=cut)
-
-
-def chunk(delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    return {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
-
-
-def error(status: int, message: str = "no", code: str | None = None, **headers: str) -> Answer:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer({"error": {"message": message, "code": code, "type": "t"}}, status=status, headers=named)
-
-
-def as_json(answer: Analysis | Story) -> str:
-    said = msgspec.to_builtins(answer)
-    del said["usage"]
-    return json.dumps(said)
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.hang.set()
-            server.shutdown()
-            thread.join()
+    with chat_server() as server:
+        yield server
 
 
-def asked(server: Server, ask: Callable[[OpenAIModel], Any], *answers: Answer, timeout: float = 10.0) -> Any:
+def asked(server: ChatServer, ask: Callable[[OpenAIModel], Any], *answers: Answer, timeout: float = 10.0) -> Any:
     async def run() -> Any:
         model = OpenAIModel(KEY, server.base_url, "model-of-the-test", timeout)
         try:
@@ -183,7 +76,7 @@ def draw_with(told: list[float]) -> Callable[[OpenAIModel], Any]:
     return lambda model: model.draw(QUESTION, ANALYSIS, STORY, progress)
 
 
-def test_analysis_and_story_are_structured_outputs(server: Server) -> None:
+def test_analysis_and_story_are_structured_outputs(server: ChatServer) -> None:
     assert asked(server, analyse, completion(as_json(ANALYSIS))) == replace(ANALYSIS, usage=USAGE)
     assert asked(server, tell, completion(as_json(STORY))) == replace(STORY, usage=USAGE)
     (analysis, story) = server.requests
@@ -208,7 +101,7 @@ def test_analysis_and_story_are_structured_outputs(server: Server) -> None:
     assert server.keys == [f"Bearer {KEY}"] * 2
 
 
-def test_page_is_streamed_and_progress_moves(server: Server) -> None:
+def test_page_is_streamed_and_progress_moves(server: ChatServer) -> None:
     told: list[float] = []
     assert asked(server, draw_with(told), stream(PAGE)) == Page(PAGE, USAGE)
     assert server.requests[0]["stream"] is True
@@ -217,13 +110,24 @@ def test_page_is_streamed_and_progress_moves(server: Server) -> None:
     assert 3 <= len(told) <= 10
 
 
-def test_a_server_that_counts_no_tokens_bills_none(server: Server) -> None:
+def test_models_are_listed_and_nothing_else_is_asked(server: ChatServer) -> None:
+    assert asked(server, lambda model: model.models()) == ["model-of-the-test"]
+    assert server.requests == []
+    server.models = error(401)
+    with pytest.raises(LanguageModelRefused, match="check OPENAI_API_KEY"):
+        asked(server, lambda model: model.models())
+    server.models = Answer("<html>")
+    with pytest.raises(LanguageModelRefused, match="check OPENAI_BASE_URL"):
+        asked(server, lambda model: model.models())
+
+
+def test_a_server_that_counts_no_tokens_bills_none(server: ChatServer) -> None:
     answer = completion(as_json(ANALYSIS))
     del answer.body["usage"]
     assert asked(server, analyse, answer) == ANALYSIS
 
 
-def test_a_rejected_page_goes_back_with_what_was_found(server: Server) -> None:
+def test_a_rejected_page_goes_back_with_what_was_found(server: ChatServer) -> None:
     async def progress(part: float) -> None:
         pass
 
@@ -234,33 +138,33 @@ def test_a_rejected_page_goes_back_with_what_was_found(server: Server) -> None:
     assert all(finding in again["content"] for finding in rejected.findings)
 
 
-def test_what_earlier_answers_cost_is_no_part_of_a_brief(server: Server) -> None:
+def test_what_earlier_answers_cost_is_no_part_of_a_brief(server: ChatServer) -> None:
     asked(server, lambda model: model.tell(QUESTION, replace(ANALYSIS, usage=USAGE)), completion(as_json(STORY)))
     assert "usage" not in server.requests[0]["messages"][-1]["content"]
 
 
-def test_options_and_answer_are_part_of_what_is_asked(server: Server) -> None:
+def test_options_and_answer_are_part_of_what_is_asked(server: ChatServer) -> None:
     choice = Question("Which is it?", options=["red", "blue"], answer="B")
     asked(server, lambda model: model.analyse(choice), completion(as_json(ANALYSIS)))
     assert server.requests[0]["messages"][-1]["content"] == "Which is it?\nA) red\nB) blue\nAnswer: B"
 
 
-def test_fenced_page_is_unwrapped(server: Server) -> None:
+def test_fenced_page_is_unwrapped(server: ChatServer) -> None:
     assert asked(server, draw, stream(f"Here it is:\n```html\n{PAGE}```\nEnjoy!")) == Page(PAGE, USAGE)
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_refused_key_names_its_setting(server: Server, status: int) -> None:
+def test_refused_key_names_its_setting(server: ChatServer, status: int) -> None:
     with pytest.raises(LanguageModelRefused, match="OPENAI_API_KEY"):
         asked(server, analyse, error(status, f"Incorrect API key provided: {KEY}"))
 
 
-def test_unknown_model_names_its_setting(server: Server) -> None:
+def test_unknown_model_names_its_setting(server: ChatServer) -> None:
     with pytest.raises(LanguageModelRefused, match=r"'model-of-the-test'.*OPENAI_MODEL"):
         asked(server, draw, error(404))
 
 
-def test_exhausted_account_is_final(server: Server) -> None:
+def test_exhausted_account_is_final(server: ChatServer) -> None:
     with pytest.raises(LanguageModelRefused, match="no quota"):
         asked(server, analyse, error(429, code="insufficient_quota"))
 
@@ -276,27 +180,27 @@ def test_exhausted_account_is_final(server: Server) -> None:
         ("nan", DELAY),
     ],
 )
-def test_rate_limit_is_busy_for_as_long_as_it_says(server: Server, retry_after: str, delay: float) -> None:
+def test_rate_limit_is_busy_for_as_long_as_it_says(server: ChatServer, retry_after: str, delay: float) -> None:
     with pytest.raises(LanguageModelBusy) as raised:
         asked(server, analyse, error(429, Retry_After=retry_after))
     assert raised.value.delay == delay
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503])
-def test_failing_server_is_busy_and_asked_only_once(server: Server, status: int) -> None:
+def test_failing_server_is_busy_and_asked_only_once(server: ChatServer, status: int) -> None:
     with pytest.raises(LanguageModelBusy, match=str(status)):
         asked(server, draw, error(status))
     assert len(server.requests) == 1
 
 
-def test_refused_request_says_why(server: Server) -> None:
+def test_refused_request_says_why(server: ChatServer) -> None:
     with pytest.raises(LanguageModelRefused, match="context too long") as raised:
         asked(server, analyse, error(400, f"context too long for {KEY}"))
     assert KEY not in str(raised.value)
 
 
 @pytest.mark.parametrize("ask", [analyse, draw])
-def test_silent_server_is_busy_once_time_is_up(server: Server, ask: Callable[[OpenAIModel], Any]) -> None:
+def test_silent_server_is_busy_once_time_is_up(server: ChatServer, ask: Callable[[OpenAIModel], Any]) -> None:
     with pytest.raises(LanguageModelBusy, match="too long"):
         asked(server, ask, Answer(server.hang), timeout=0.2)
 
@@ -322,7 +226,7 @@ def test_unreachable_server_is_busy() -> None:
     ],
     ids=["connection cut", "no finish", "error within"],
 )
-def test_cut_stream_is_busy_and_no_half_page(server: Server, answer: Answer) -> None:
+def test_cut_stream_is_busy_and_no_half_page(server: ChatServer, answer: Answer) -> None:
     with pytest.raises(LanguageModelBusy):
         asked(server, draw, answer)
 
@@ -339,14 +243,16 @@ def test_cut_stream_is_busy_and_no_half_page(server: Server, answer: Answer) -> 
         (Answer({}), "no chat completion"),
     ],
 )
-def test_unusable_answer_is_asked_for_once_more_with_the_reason(server: Server, unusable: Answer, reason: str) -> None:
+def test_unusable_answer_is_asked_for_once_more_with_the_reason(
+    server: ChatServer, unusable: Answer, reason: str
+) -> None:
     answer = asked(server, analyse, unusable, completion(as_json(ANALYSIS)))
     billed = isinstance(unusable.body, dict) and "usage" in unusable.body
     assert answer == replace(ANALYSIS, usage=TWICE if billed else USAGE)
     assert reason in server.requests[1]["messages"][-1]["content"]
 
 
-def test_second_refusal_is_final(server: Server) -> None:
+def test_second_refusal_is_final(server: ChatServer) -> None:
     refused = completion(None, refusal="I would rather not.")
     with pytest.raises(LanguageModelRefused, match="I would rather not"):
         asked(server, tell, refused, refused)
@@ -363,13 +269,13 @@ def test_second_refusal_is_final(server: Server) -> None:
     ],
     ids=["no page", "half a page", "length limit", "half a character"],
 )
-def test_page_that_is_none_is_asked_for_once_more(server: Server, page: Answer) -> None:
+def test_page_that_is_none_is_asked_for_once_more(server: ChatServer, page: Answer) -> None:
     assert asked(server, draw, page, stream(PAGE)) == Page(PAGE, TWICE)
     with pytest.raises(LanguageModelRefused, match="two answers"):
         asked(server, draw, page, page)
 
 
-def test_failing_progress_is_not_blamed_on_the_model(server: Server) -> None:
+def test_failing_progress_is_not_blamed_on_the_model(server: ChatServer) -> None:
     async def fail(part: float) -> None:
         raise ValueError("the lease is lost")
 
@@ -378,7 +284,7 @@ def test_failing_progress_is_not_blamed_on_the_model(server: Server) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
-def test_key_is_in_no_error_and_no_traceback(server: Server, status: int) -> None:
+def test_key_is_in_no_error_and_no_traceback(server: ChatServer, status: int) -> None:
     with pytest.raises((LanguageModelRefused, LanguageModelBusy)) as raised:
         asked(server, analyse, error(status, f"not with {KEY}"))
     assert KEY not in "".join(traceback.format_exception(raised.value))
