@@ -12,6 +12,8 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from infrastructure.chromium import find_chromium
+
 QUESTION = Path(__file__).parents[2] / "examples" / "question.txt"
 Start = Callable[..., Any]
 WaitUntil = Callable[[Callable[[], Any], str], Any]
@@ -51,8 +53,12 @@ def test_a_question_in_a_file_becomes_a_page_from_an_empty_folder(start: Start, 
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "sandbox" in page.headers["content-security-policy"]
     assert page.headers["etag"] == f'"{done["artifacts"][0]["sha256"]}"'
-    recorded = [e["data"]["step"] for e in events(service.url, done["id"]) if "output" in e["data"]]
-    assert recorded == ["analysis", "story", "page", "check"]
+    recorded = {
+        e["data"]["step"]: e["data"]["output"] for e in events(service.url, done["id"]) if "output" in e["data"]
+    }
+    assert list(recorded) == ["analysis", "story", "page", "check"]
+    assert recorded["check"]["findings"] == []
+    assert (recorded["check"]["browser"] is not None) == (find_chromium() is not None)
     assert service.stop() == 0
 
 
