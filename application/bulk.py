@@ -50,7 +50,7 @@ class BulkFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     def is_empty(self) -> bool:
         return all(value is UNSET for value in structs.astuple(self))
 
-    def touched(self, operation: Operation, namespace: str) -> Filter | None:
+    def touched(self, operation: Operation, namespace: str | None) -> Filter | None:
         """The jobs that the operation can touch; None when it can touch none of these statuses."""
         status = tuple(status for status in TOUCHED[operation] if status in (self.status or TOUCHED[operation]))
         if not status:
@@ -176,7 +176,7 @@ class MovePage(Struct, frozen=True, kw_only=True):
         return Requeue(job_id=id, reason=self.bulk.reason, afresh=self.bulk.afresh, asked=asked)
 
 
-async def count(jobs: Jobs, filter: BulkFilter, operation: Operation, namespace: str = "default") -> Counted:
+async def count(jobs: Jobs, filter: BulkFilter, operation: Operation, namespace: str | None = None) -> Counted:
     """How many jobs the operation would move now, counted up to a bound."""
     wanted = filter.touched(operation, namespace)
     if wanted is None:

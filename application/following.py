@@ -47,7 +47,7 @@ class History(Struct, frozen=True):
 class LogFilter(Struct, frozen=True, kw_only=True):
     """Which events of the whole log: each field's values are alternatives, the fields all hold. Empty means any."""
 
-    namespace: str = "default"
+    namespace: str | None = None
     type: tuple[str, ...] = ()
     kind: tuple[str, ...] = ()
     actor: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class LogFilter(Struct, frozen=True, kw_only=True):
     def takes(self, entry: "LogEntry") -> bool:
         event = entry.event
         return (
-            entry.namespace == self.namespace
+            self.namespace in (None, entry.namespace)
             and (not self.type or event.type in self.type)
             and (not self.kind or entry.kind in self.kind)
             and (not self.actor or event.by in self.actor)
@@ -135,7 +135,7 @@ class Following:
                     yield []
 
     async def changed(
-        self, job_id: UUID, known: tuple[int, ...] | None, seconds: float, namespace: str = "default"
+        self, job_id: UUID, known: tuple[int, ...] | None, seconds: float, namespace: str | None = None
     ) -> JobView:
         """The job once it is at none of the `known` versions, or has finished; as it is after `seconds`."""
         clock = asyncio.get_running_loop().time

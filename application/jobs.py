@@ -17,6 +17,8 @@ from domain.events import Artifact, Created, JobError
 from domain.job import Cause, Job
 from domain.retry import RetryPolicy
 
+DEFAULT = "default"
+"""The namespace of a job whose creator is limited to none."""
 DAY = 24 * 3600.0
 SETTLING = timedelta(seconds=5)
 """An event's time is taken just before its commit: what happened in the last moments may still be on its way."""
@@ -177,10 +179,13 @@ class JobView(Struct, frozen=True, kw_only=True):
 
 
 class Asked(Struct, frozen=True, kw_only=True):
-    """Who sends a command, in which namespace and trace, and the name it gave the request, if any."""
+    """Who sends a command, in which trace, and the name it gave the request, if any.
+
+    `namespace` is the one whose jobs it sees; None for all.
+    """
 
     by: str
-    namespace: str = "default"
+    namespace: str | None = None
     trace: str | None = None
     key: IdempotencyKey | None = None
 
@@ -222,7 +227,7 @@ class Create(Struct, frozen=True):
         key = self.asked.key.key if self.asked.key else None
         jobs, position = batch.new_jobs(len(self.jobs)), 0
         for job, new in zip(jobs, self.jobs, strict=True):
-            position = batch.record(job, [new.created(self.asked.namespace, cause, key)])
+            position = batch.record(job, [new.created(self.asked.namespace or DEFAULT, cause, key)])
         return _accepted(self.asked.key, jobs, position, batch)
 
 
@@ -275,7 +280,7 @@ class Requeue(Struct, frozen=True, kw_only=True):
 class Filter(Struct, frozen=True, kw_only=True):
     """Which jobs to list: each field's values are alternatives, the fields all hold. Empty means any."""
 
-    namespace: str = "default"
+    namespace: str | None = None
     status: tuple[str, ...] = ()
     kind: tuple[str, ...] = ()
     queue: tuple[str, ...] = ()
@@ -357,10 +362,10 @@ class Jobs:
         accepted: Accepted = await self.execute(Create(jobs, asked))
         return accepted
 
-    async def get(self, id: UUID, namespace: str = "default") -> JobView:
-        """The job as it is now. Raises NotFound, also for a job of another namespace."""
+    async def get(self, id: UUID, namespace: str | None = None) -> JobView:
+        """The job as it is now. Raises NotFound, also for a job of another than the namespace, if one is given."""
         view = await self._reads.submit(id)
-        if view is None or view.namespace != namespace:
+        if view is None or namespace not in (None, view.namespace):
             raise unknown(id)
         return view
 
@@ -376,19 +381,19 @@ class Jobs:
         """A page of jobs, oldest first, by their ids only and without those of a kind; and the cursor of the next."""
         return await self.read(self._views.ids, wanted, without_kind, limit, cursor)
 
-    async def fold(self, id: UUID, namespace: str = "default") -> Job:
+    async def fold(self, id: UUID, namespace: str | None = None) -> Job:
         """The job with its recorded steps, from its events. Raises NotFound."""
         await self.get(id, namespace)
         return await self.read(self._views.fold, id)
 
-    async def at_version(self, id: UUID, version: int, namespace: str = "default") -> JobView:
+    async def at_version(self, id: UUID, version: int, namespace: str | None = None) -> JobView:
         """The job as it was at a version, folded from the log. Raises NotFound, and Invalid beyond its versions."""
         now = await self.get(id, namespace)
         if not 1 <= version <= now.version:
             raise Invalid(FieldError("at_version", f"must be 1 to {now.version}, the versions of job {id}"))
         return await self.read(self._folded, id, version)
 
-    async def as_of(self, id: UUID, moment: datetime, namespace: str = "default") -> JobView:
+    async def as_of(self, id: UUID, moment: datetime, namespace: str | None = None) -> JobView:
         """The job as it was at a moment. Raises NotFound, also before its creation, and Invalid for the future."""
         await self.get(id, namespace)
         version, now = await self.read(self._views.version_at, id, moment)
@@ -413,9 +418,9 @@ def unknown(id: UUID) -> NotFound:
     return NotFound(f"there is no job {id}")
 
 
-def _job(batch: Batch, id: UUID, namespace: str, if_match: tuple[int, ...] | None) -> Job:
+def _job(batch: Batch, id: UUID, namespace: str | None, if_match: tuple[int, ...] | None) -> Job:
     job = batch.job(id)
-    if job.namespace != namespace:
+    if namespace not in (None, job.namespace):
         raise unknown(id)
     if if_match is not None and job.version not in if_match:
         raise PreconditionFailed(f"job {id} is at version {job.version}, which If-Match does not name; look again")

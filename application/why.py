@@ -63,7 +63,7 @@ class Facts(Protocol):
         ...
 
 
-async def why(jobs: Jobs, facts: Facts, job_id: UUID, namespace: str = "default") -> Why:
+async def why(jobs: Jobs, facts: Facts, job_id: UUID, namespace: str | None = None) -> Why:
     """The reasons for the state of a job. Raises NotFound."""
     view = await jobs.get(job_id, namespace)
     return await jobs.read(_why, facts, view)

@@ -39,6 +39,8 @@ GRANT EXECUTE ON FUNCTION safe_position() TO jobledger_app;
 GRANT SELECT, INSERT, UPDATE, DELETE
   ON jobs, leases, idempotency_keys, checkpoints, artifact_contents, artifact_holds, projections, verifications,
     skipped_events, stats, totals, workers, failures, usage, queue_pauses TO jobledger_app;
+-- Keys are made and revoked, never removed.
+GRANT SELECT, INSERT, UPDATE ON keys, key_uses TO jobledger_app;
 GRANT UPDATE (swept_at) ON installation TO jobledger_app;
 
 -- The seal, which grows, and the record of who took what out of the log. Triggers refuse to change what they have.

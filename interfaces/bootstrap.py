@@ -7,8 +7,8 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,7 @@ from application.errors import ApplicationError
 from application.following import Following
 from application.handlers import Handler, handler_for, registry
 from application.jobs import Jobs
+from application.keys import Keys, KeyStore
 from application.language import LanguageModel
 from application.presentation import KIND as PRESENTATION
 from application.presentation import absent, presentation_handler
@@ -48,6 +49,7 @@ from infrastructure.postgres.database import Database
 from infrastructure.postgres.idempotency import forget_old_keys
 from infrastructure.postgres.installation import installation
 from infrastructure.postgres.jobs import PostgresViews
+from infrastructure.postgres.keys import PostgresKeys
 from infrastructure.postgres.leases import PostgresLeases
 from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
@@ -71,6 +73,7 @@ __all__ = [
     "database_state",
     "embedded",
     "known_models",
+    "key_store",
     "migrate_database",
     "opened_in_chromium",
     "probe",
@@ -113,6 +116,8 @@ class Service:
         store = _store(settings, self._log.database)
         self.artifacts = Artifacts(store, contents, self.reports)
         self.sweeper = Sweeper(store, contents)
+        self.keys = Keys(PostgresKeys(self._log.reads))
+        self.origins = settings.allowed_origins
         self.links = SignedLinks(lambda: installation(self._log.database).link_secret, time.time)
         self.rescue = Rescue(ledger, time.monotonic)
         self.projector = Projector(
@@ -325,6 +330,19 @@ def keyring(settings: Settings, database: Database) -> Keyring:
     """The keys that seal the log, in the data folder or in the settings."""
     given = settings.seal_key.get_secret_value() if settings.seal_key else None
     return Keyring(settings.data / "seal", lambda: f"jobledger/{installation(database).id}", given)
+
+
+@contextmanager
+def key_store(settings: Settings) -> Iterator[KeyStore]:
+    """Where the keys of a service are kept, to be asked without one."""
+    assert settings.database_url is not None
+    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
+    try:
+        if (health(database).schema_version or 0) < migrations()[-1].number:
+            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
+        yield PostgresKeys(database)
+    finally:
+        database.close()
 
 
 def _store(settings: Settings, database: Database) -> ObjectArtifacts:

@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     log: Literal["console", "json"] = Field("console", alias="JOBLEDGER_LOG")
     url: str = Field("http://127.0.0.1:8000", alias="JOBLEDGER_URL")
     key: SecretStr | None = Field(None, alias="JOBLEDGER_KEY")
+    proxies: str = Field("", alias="JOBLEDGER_PROXIES")
+    origins: str = Field("", alias="JOBLEDGER_ORIGINS")
     openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
     openai_model: str = Field("gpt-5-mini", alias="OPENAI_MODEL")
@@ -46,7 +48,16 @@ class Settings(BaseSettings):
 
     @property
     def handler_modules(self) -> list[str]:
-        return [name.strip() for name in self.handlers.split(",") if name.strip()]
+        return _listed(self.handlers)
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """Pages elsewhere that may call the service, such as https://shop.example.org."""
+        return _listed(self.origins)
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def load(flags: dict[str, Any] | None = None) -> Settings:

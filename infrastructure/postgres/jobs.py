@@ -265,8 +265,11 @@ def _log_conditions(wanted: LogFilter | None) -> tuple[list[sql.Composable], lis
     """The WHERE clauses of a filter of the whole log, and their values, in order."""
     if wanted is None:
         return [sql.SQL("true")], []
-    conditions: list[sql.Composable] = [sql.SQL("namespace = %s")]
-    values: list[Any] = [wanted.namespace]
+    conditions: list[sql.Composable] = [sql.SQL("true")]
+    values: list[Any] = []
+    if wanted.namespace is not None:
+        conditions.append(sql.SQL("namespace = %s"))
+        values.append(wanted.namespace)
     for column, alternatives in (("topic", wanted.type), ("kind", wanted.kind)):
         if alternatives:
             conditions.append(sql.SQL("{} = ANY(%s)").format(sql.Identifier(column)))

@@ -80,7 +80,7 @@ class Page:
         wanted, after = self._wanted, self._after
         values: dict[str, Any] = {
             "count": self.count,
-            "namespace": wanted.namespace,
+            "namespaces": [wanted.namespace] if wanted.namespace is not None else [],
             "statuses": list(wanted.status),
             "settled": self._settled_statuses,
             "held": [status for status in HELD if self._takes(status)],
@@ -181,18 +181,22 @@ CROSS JOIN LATERAL (
   SELECT id, run_at FROM jobs
   WHERE status = 'queued' AND jobs.queue = lane.queue AND jobs.kind = lane.kind AND jobs.priority = lane.priority
     AND run_at <= statement_timestamp() AND {_all(conditions)}
-    AND {_while_reading("version = 1 AND run_at = created_at AND namespace = %(namespace)s", self._marks())}
+    AND {_while_reading("version = 1 AND run_at = created_at", self._is_seen(), self._marks())}
   ORDER BY run_at {self._way}, id {self._way}
   LIMIT %(count)s
 ) AS job
 """
 
     def _lanes_of_settled(self) -> list[str]:
-        among = f"{SETTLED} AND namespace = %(namespace)s"
-        queues, kinds = ("queues" if self._wanted.queue else None), ("kinds" if self._wanted.kind else None)
+        wanted = self._wanted
+        namespaces = "namespaces" if wanted.namespace is not None else None
+        queues, kinds = ("queues" if wanted.queue else None), ("kinds" if wanted.kind else None)
+        known = ["namespace", "status"]
         return [
-            hops("queues", "unnest(%(settled)s::text[]) AS above (status)", ["status"], "queue", among, queues),
-            hops("lanes", "queues AS above", ["status", "queue"], "kind", among, kinds),
+            hops("namespaces", "(SELECT) AS above", [], "namespace", SETTLED, namespaces),
+            hops("statuses", "namespaces AS above", ["namespace"], "status", SETTLED, "settled"),
+            hops("queues", "statuses AS above", known, "queue", SETTLED, queues),
+            hops("lanes", "queues AS above", [*known, "queue"], "kind", SETTLED, kinds),
         ]
 
     def _settled(self) -> str:
@@ -204,7 +208,7 @@ FROM lanes AS lane
 CROSS JOIN LATERAL (
   SELECT id, {self._at} AS at FROM jobs
   WHERE {SETTLED} AND jobs.status = lane.status AND jobs.queue = lane.queue AND jobs.kind = lane.kind
-    AND namespace = %(namespace)s AND {in_order}
+    AND jobs.namespace = lane.namespace AND {in_order}
     AND {_while_reading(scheduled, others, self._marks())}
   {self._first("updated_at", "id")}
 ) AS job
@@ -254,10 +258,13 @@ WHERE {beyond}
 
     def _is_wanted(self) -> str:
         """All of the filter but the status, the labels and the workers."""
-        conditions = ["namespace = %(namespace)s", self._in_range()]
+        conditions = [self._is_seen(), self._in_range()]
         conditions += ["queue = ANY(%(queues)s)"] * bool(self._wanted.queue)
         conditions += ["kind = ANY(%(kinds)s)"] * bool(self._wanted.kind)
         return _all(conditions)
+
+    def _is_seen(self) -> str:
+        return "namespace = ANY(%(namespaces)s)" if self._wanted.namespace is not None else "true"
 
     def _has_status(self) -> str:
         if not self._wanted.status:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pydantic import ValidationError
 
 from application.errors import ApplicationError, Unavailable
+from application.keys import ROLES
 from interfaces.settings import Settings, load
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -99,6 +100,22 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--json", action="store_true", help="print what was freed as JSON")
     sweep.set_defaults(command=_sweep)
 
+    keys = commands.add_parser("keys", help="make, list and revoke the keys that let callers in")
+    _data(keys)
+    actions = keys.add_subparsers(title="actions", required=True, metavar="ACTION", dest="action")
+    create = actions.add_parser("create", help="make a key, and print it this once")
+    create.add_argument("--role", required=True, choices=ROLES, help="what it may do")
+    create.add_argument("--name", required=True, help="stands in the events that it causes, as key:NAME")
+    create.add_argument("--namespace", help="the one whose jobs it sees (all)")
+    create.add_argument("--rate", type=float, metavar="N", help="requests per second on each server (any number)")
+    listing = actions.add_parser("list", help="show all keys, without what they open with")
+    revoke = actions.add_parser("revoke", help="revoke a key, for good")
+    revoke.add_argument("key", help="its name or id")
+    for action in (create, listing, revoke):
+        action.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help="the service, with JOBLEDGER_KEY set")
+        action.add_argument("--json", action="store_true", help="print JSON")
+    keys.set_defaults(command=_keys)
+
     shown = commands.add_parser("version", help="print the version")
     shown.set_defaults(command=_version)
     return parser
@@ -158,6 +175,12 @@ def _check(settings: Settings, given: argparse.Namespace) -> int:
 
 def _sweep(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.sweep import run
+
+    return run(settings, given)
+
+
+def _keys(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.keys import run
 
     return run(settings, given)
 

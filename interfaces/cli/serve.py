@@ -18,9 +18,9 @@ import uvloop
 
 from application.errors import Unavailable
 from interfaces.bootstrap import Service, configure_logs, migrate_database, remote_worker
+from interfaces.cli.keys import admit
 from interfaces.http.app import create_app
 from interfaces.http.connections import BoundedConnection
-from interfaces.http.guard import is_loopback
 from interfaces.settings import Settings
 
 log = structlog.get_logger()
@@ -34,8 +34,8 @@ SWITCH_SECONDS = 0.0005
 
 def api(settings: Settings, fd: int | None) -> int:
     """Serve HTTP until told to stop. `fd` is a listening socket to take over, if there is one."""
-    if refusal := _refusal(settings):
-        print(f"jobledger: {refusal}", file=sys.stderr)
+    if settings.database_url is None:
+        print("jobledger: DATABASE_URL is not set; `jobledger up` serves with a database of its own", file=sys.stderr)
         return 2
     configure_logs(settings.log)
     try:
@@ -46,6 +46,9 @@ def api(settings: Settings, fd: int | None) -> int:
     _allow_many_connections()
     sys.setswitchinterval(SWITCH_SECONDS)
     _migrate_patiently(settings)
+    if refusal := admit(settings):
+        print(f"jobledger: {refusal}", file=sys.stderr)
+        return 2
     uvloop.run(_serve(settings, listening, announce=fd is None))
     return 0
 
@@ -114,16 +117,6 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def open_mode_refusal(host: str) -> str | None:
-    """Why the service may not listen on `host` while it has no keys; None on loopback."""
-    if is_loopback(host):
-        return None
-    return (
-        f"{host} is not loopback, and without keys anybody there could drive the service; listen on 127.0.0.1 "
-        "(this release has no keys yet)"
-    )
-
-
 class _Server(uvicorn.Server):
     """uvicorn, without signal handlers of its own, telling when it listens."""
 
@@ -150,7 +143,8 @@ async def _serve(settings: Settings, listening: socket.socket, *, announce: bool
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=settings.proxies or None,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 
@@ -204,7 +198,9 @@ async def _work_remotely(settings: Settings, url: str, grace: float, concurrency
 
 def _background(service: Service) -> "asyncio.Future[Any]":
     """The duties that every node does beside its own; cancel it to end them."""
-    return asyncio.gather(service.rescue.run(), service.upkeep.run(), service.following.run(service.news.tell))
+    return asyncio.gather(
+        service.rescue.run(), service.upkeep.run(), service.keys.run(), service.following.run(service.news.tell)
+    )
 
 
 async def _end(duties: "asyncio.Future[Any]") -> None:
@@ -257,12 +253,6 @@ def _allow_many_connections() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _refusal(settings: Settings) -> str | None:
-    if settings.database_url is None:
-        return "DATABASE_URL is not set; `jobledger up` serves with a database of its own"
-    return open_mode_refusal(settings.host)
 
 
 def _migrate_patiently(settings: Settings) -> None:

@@ -24,7 +24,8 @@ from interfaces.bootstrap import (
     migrate_database,
 )
 from interfaces.cli.examples import example
-from interfaces.cli.serve import LIFELINE, address, bind, open_mode_refusal
+from interfaces.cli.keys import admit, are_there
+from interfaces.cli.serve import LIFELINE, address, bind
 from interfaces.settings import Settings
 
 log = structlog.get_logger()
@@ -37,9 +38,6 @@ LOOK_SECONDS = 0.2
 
 def up(settings: Settings) -> int:
     """Run everything until Ctrl-C or SIGTERM, then drain it and stop it in order."""
-    if refusal := open_mode_refusal(settings.host):
-        print(f"jobledger: {refusal}", file=sys.stderr)
-        return 2
     configure_logs(settings.log)
     try:
         listening = bind(settings)
@@ -51,6 +49,9 @@ def up(settings: Settings) -> int:
     try:
         with _stop_signals() as stopping:
             _run(settings, server, listening, stopping)
+    except _NotAdmitted as refusal:
+        print(f"jobledger: {refusal}", file=sys.stderr)
+        return 2
     except (AlreadyRunning, EmbeddedFailed) as failed:
         advice = "; stop it, or choose another folder with --data" if isinstance(failed, AlreadyRunning) else ""
         print(f"jobledger: {failed}{advice}", file=sys.stderr)
@@ -61,6 +62,10 @@ def up(settings: Settings) -> int:
     return 0
 
 
+class _NotAdmitted(Exception):
+    """The service may not listen where it is told to."""
+
+
 def _run(
     settings: Settings, server: EmbeddedPostgres | None, listening: socket.socket, stopping: threading.Event
 ) -> None:
@@ -69,6 +74,8 @@ def _run(
     while not stopping.is_set():
         here = _with_database(settings, server)
         migrate_database(here)
+        if refusal := admit(here):
+            raise _NotAdmitted(refusal)
         children = _children(here, listening)
         try:
             while not stopping.wait(LOOK_SECONDS) and (server is None or server.alive):
@@ -195,12 +202,13 @@ def _welcome(settings: Settings, listening: socket.socket) -> None:
     if url != "http://127.0.0.1:8000":
         submit += f" --url {url}"
     provider = "openai" if settings.openai_api_key else "offline (set OPENAI_API_KEY for OpenAI)"
+    keys = "needed: jobledger keys list" if are_there(settings) else "none yet: open to this machine only"
     print(f"jobledger listening on {url}", flush=True)
     print(
         f"""
   Everything is kept in  {settings.data}
   Language model         {provider}
-  Open mode              no keys: answers on loopback only
+  Keys                   {keys}
 
   Try next, in another terminal:
 

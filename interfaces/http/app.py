@@ -1,8 +1,10 @@
 """The HTTP application: its routes, and how errors leave it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Litestar
+from litestar.config.cors import CORSConfig
 from litestar.datastructures import MutableScopeHeaders, State
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,7 +12,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from interfaces.http.artifacts import get_artifact, list_artifacts, put_artifact
 from interfaces.http.bulk import cancel_jobs, requeue_jobs
 from interfaces.http.events import get_log
-from interfaces.http.guard import only_from_loopback
+from interfaces.http.guard import guarded, may
 from interfaces.http.health import explain_problem, live, ready
 from interfaces.http.jobs import (
     cancel_job,
@@ -23,6 +25,7 @@ from interfaces.http.jobs import (
     list_jobs,
     retry_job,
 )
+from interfaces.http.keys import create_key, list_keys, revoke_key
 from interfaces.http.openapi import get_description
 from interfaces.http.presentations import (
     create_presentation,
@@ -57,6 +60,9 @@ def create_app(service: Any) -> ASGIApp:
             put_artifact,
             claim_jobs,
             report,
+            create_key,
+            list_keys,
+            revoke_key,
             create_visualization,
             get_visualization,
             get_page,
@@ -71,12 +77,47 @@ def create_app(service: Any) -> ASGIApp:
             get_description,
         ],
         state=State({"service": service}),
+        guards=[may],
         exception_handlers={Exception: answer_problem},
         before_send=[_allow_all_methods],
+        cors_config=_cors(service.origins),
         openapi_config=None,
         logging_config=None,
     )
-    return only_from_loopback(_with_head(app))
+    return guarded(_with_head(app), service.keys, service.origins)
+
+
+def _cors(origins: Sequence[str]) -> CORSConfig | None:
+    """Pages of these origins may call the service, with a key and without cookies; without any, no page elsewhere."""
+    if not origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-Match",
+            "If-None-Match",
+            "Last-Event-ID",
+            "Prefer",
+            "Range",
+            "X-Request-Id",
+            "traceparent",
+        ],
+        expose_headers=[
+            "ETag",
+            "Location",
+            "Link",
+            "Idempotency-Replayed",
+            "Retry-After",
+            "X-Request-Id",
+            "Content-Range",
+            "Preference-Applied",
+        ],
+        max_age=600,
+    )
 
 
 async def _allow_all_methods(message: Message, scope: Scope) -> None:

@@ -19,9 +19,10 @@ from application.artifacts import LARGEST_FILE, Artifacts, checked_name
 from application.errors import FieldError, Invalid, NotFound
 from application.jobs import ArtifactView, JobView, Name
 from interfaces.http.answers import JSON
+from interfaces.http.guard import READER, WORKER
 from interfaces.http.jobs import NoQuery
 from interfaces.http.problems import HTTPProblem
-from interfaces.http.requests import attempt, header, header_list, job_id, query, trace
+from interfaces.http.requests import attempt, header, header_list, job_id, namespace, query, trace
 from interfaces.http.signed_links import LinkQuery, artifact_path, check_link, linked, linked_file
 from interfaces.http.streams import begun
 
@@ -48,25 +49,29 @@ class UploadQuery(Struct, frozen=True, forbid_unknown_fields=True):
     worker: Name
 
 
-@get("/v1/jobs/{job_id:str}/artifacts")
+@get("/v1/jobs/{job_id:str}/artifacts", roles=READER)
 async def list_artifacts(request: Request[Any, Any, Any]) -> Response[bytes]:
     query(request, NoQuery)
-    job: JobView = await request.app.state.service.jobs.get(job_id(request))
+    job: JobView = await request.app.state.service.jobs.get(job_id(request), namespace(request))
     return Response(encode(ArtifactPage((await linked(request, job)).artifacts)), media_type=JSON)
 
 
-@get("/v1/jobs/{job_id:str}/artifacts/{name:path}")
+@get("/v1/jobs/{job_id:str}/artifacts/{name:path}", roles=READER, signed=True)
 async def get_artifact(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     link, id, name = query(request, LinkQuery), job_id(request), _name(request)
     await check_link(request, artifact_path(id, name), link)
-    job: JobView = await request.app.state.service.jobs.get(id)
+    job: JobView = await request.app.state.service.jobs.get(id, namespace(request))
     artifact = next((a for a in job.artifacts if unicodedata.normalize("NFC", a.name) == name), None)
     if artifact is None:
         raise NotFound(f"job {job.id} has no file {name!r}")
     return await send(request, artifact, {**UNTRUSTED, "Content-Disposition": _disposition(artifact.name)})
 
 
-@put("/v1/jobs/{job_id:str}/attempts/{attempt:str}/artifacts/{name:path}", request_max_body_size=LARGEST_FILE)
+@put(
+    "/v1/jobs/{job_id:str}/attempts/{attempt:str}/artifacts/{name:path}",
+    request_max_body_size=LARGEST_FILE,
+    roles=WORKER,
+)
 async def put_artifact(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The upload keeps the attempt's lease alive for as long as its bytes move."""
     wanted, id, number = query(request, UploadQuery), job_id(request), attempt(request)

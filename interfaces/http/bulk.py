@@ -11,6 +11,7 @@ from application.errors import FieldError, Invalid
 from application.jobs import Jobs, Reason
 from application.payload import check_size
 from interfaces.http.answers import JSONAnswer
+from interfaces.http.guard import OPERATOR
 from interfaces.http.jobs import NoQuery, answer_job
 from interfaces.http.requests import BODY, asked, query, raw_body, read_json
 
@@ -34,14 +35,14 @@ class BulkRequeue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     dry_run: bool = True
 
 
-@post("/v1/jobs/cancellations", request_max_body_size=BODY)
+@post("/v1/jobs/cancellations", request_max_body_size=BODY, roles=OPERATOR)
 async def cancel_jobs(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     body = await raw_body(request)
     return await _move_jobs(request, body, "cancel", read_json(body, BulkCancellation))
 
 
-@post("/v1/jobs/requeues", request_max_body_size=BODY)
+@post("/v1/jobs/requeues", request_max_body_size=BODY, roles=OPERATOR)
 async def requeue_jobs(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     body = await raw_body(request)
@@ -64,7 +65,7 @@ async def _move_jobs(
     jobs: Jobs = request.app.state.service.jobs
     who = asked(request, body)
     if wanted.dry_run:
-        return JSONAnswer(encode(await count(jobs, wanted.filter, operation)))
+        return JSONAnswer(encode(await count(jobs, wanted.filter, operation, who.namespace)))
     bulk = Bulk(
         operation=operation, filter=wanted.filter, reason=wanted.reason, by=who.by, trace=who.trace, afresh=afresh
     )

@@ -8,6 +8,7 @@ from application.bulk import Counted
 from application.claims import Claim
 from application.differences import Diff
 from application.jobs import ArtifactView, JobView, NewJob
+from application.keys import CreatedKey, Key, NewKey
 from application.language import Question
 from application.presentation import Presentation
 from application.why import Why
@@ -27,6 +28,7 @@ from interfaces.http.jobs import (
     NewJobs,
     RetryRequest,
 )
+from interfaces.http.keys import KeyPage
 from interfaces.http.presentations import PresentationView
 from interfaces.http.requests import ENTITY_TAGS, IDEMPOTENCY_KEY, LONGEST_KEY
 from interfaces.http.signed_links import LinkQuery
@@ -436,6 +438,37 @@ OPERATIONS = (
         request_headers=("Range", "If-Range", "If-None-Match"),
         answers=content_of("image/png"),
         problems=(*READS, "range-not-satisfiable"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/keys",
+        id="create_key",
+        summary="Make a key",
+        tag="keys",
+        description="The first key of a service is made on its own machine, with `jobledger keys create`: until then "
+        "the service is open, on loopback only, and this is `forbidden`.",
+        body=NewKey,
+        example={"name": "shop", "role": "client", "namespace": "shop"},
+        answers=(Answer(201, "The key, and its secret, which is shown this once", CreatedKey, headers=("Location",)),),
+        problems=(*WRITES, "conflict"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/keys",
+        id="list_keys",
+        summary="All keys, without their secrets",
+        tag="keys",
+        answers=(Answer(200, "The keys", KeyPage),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="delete",
+        path="/v1/keys/{key_id}",
+        id="revoke_key",
+        summary="Revoke a key, for good, on every server within two seconds",
+        tag="keys",
+        answers=(Answer(200, "The key", Key),),
+        problems=(*READS, "conflict"),
     ),
     Operation(
         method="get",

@@ -13,7 +13,8 @@ from application.errors import FieldError, Invalid
 from application.following import Following, LogEntry, LogFilter
 from application.jobs import EventView, Moment, Name
 from domain.events import TAGS
-from interfaces.http.requests import query
+from interfaces.http.guard import AUDITOR
+from interfaces.http.requests import namespace, query
 from interfaces.http.streams import (
     COMMENT,
     COMMENT_SECONDS,
@@ -72,13 +73,18 @@ class LogQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={"begin":
     format: Literal["cloudevents"] | None = None
 
 
-@get("/v1/events")
+@get("/v1/events", roles=AUDITOR)
 async def get_log(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     asked = query(request, LogQuery)
     if unknown := sorted(set(asked.type) - set(TAGS.values())):
         raise Invalid(FieldError("type", f"{unknown[0]!r} is no type of event"))
     wanted = LogFilter(
-        type=tuple(asked.type), kind=tuple(asked.kind), actor=tuple(asked.actor), begin=asked.begin, end=asked.end
+        namespace=namespace(request),
+        type=tuple(asked.type),
+        kind=tuple(asked.kind),
+        actor=tuple(asked.actor),
+        begin=asked.begin,
+        end=asked.end,
     )
     after = min(int(asked.after or 0), LARGEST)
     following: Following = request.app.state.service.following

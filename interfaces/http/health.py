@@ -11,6 +11,7 @@ from msgspec.json import encode
 
 from application.errors import NotFound
 from interfaces.http.answers import JSON
+from interfaces.http.guard import ANYONE
 from interfaces.http.problems import KINDS
 
 PATIENCE = 2.0
@@ -31,12 +32,12 @@ class Ready(Struct, frozen=True):
 Check = Callable[[], Ready]
 
 
-@get("/livez")
+@get("/livez", roles=ANYONE)
 async def live() -> Response[bytes]:
     return Response(encode(Live()), media_type=JSON)
 
 
-@get("/readyz")
+@get("/readyz", roles=ANYONE)
 async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     check: Check = request.app.state.service.readiness
     try:
@@ -47,7 +48,7 @@ async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(encode(answer), status_code=200 if answer.status == "ready" else 503, media_type=JSON)
 
 
-@get("/problems/{code:str}", media_type=MediaType.HTML)
+@get("/problems/{code:str}", media_type=MediaType.HTML, roles=ANYONE)
 async def explain_problem(code: str) -> str:
     """The page that a problem's `type` points to."""
     kind = KINDS.get(code)

@@ -34,6 +34,7 @@ from application.jobs import (
 from application.payload import check_size
 from application.why import why
 from interfaces.http.answers import JSON, JSONAnswer
+from interfaces.http.guard import CLIENT, READER
 from interfaces.http.requests import (
     BODY,
     LARGE_BODY,
@@ -42,6 +43,7 @@ from interfaces.http.requests import (
     if_match,
     job_id,
     json_body,
+    namespace,
     off_the_loop,
     query,
     raw_body,
@@ -131,8 +133,9 @@ class JobsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
     cursor: Cursor | None = None
 
-    def filter(self) -> Filter:
+    def filter(self, namespace: str | None) -> Filter:
         return Filter(
+            namespace=namespace,
             status=tuple(self.status),
             kind=tuple(self.kind),
             queue=tuple(self.queue),
@@ -164,7 +167,7 @@ class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-@post("/v1/jobs", request_max_body_size=BODY)
+@post("/v1/jobs", request_max_body_size=BODY, roles=CLIENT)
 async def create_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     body = await raw_body(request)
@@ -174,7 +177,7 @@ async def create_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     return await answer_job(request, accepted)
 
 
-@post("/v1/jobs/batch", request_max_body_size=LARGE_BODY)
+@post("/v1/jobs/batch", request_max_body_size=LARGE_BODY, roles=CLIENT)
 async def create_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     query(request, NoQuery)
     body = await sent_body(request)
@@ -183,10 +186,12 @@ async def create_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(encode(created), status_code=202, media_type=JSON, headers=_replayed(accepted))
 
 
-@get("/v1/jobs")
+@get("/v1/jobs", roles=READER)
 async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     wanted = query(request, JobsQuery)
-    items, following = await _jobs(request).page(wanted.filter(), wanted.sort, wanted.limit, wanted.cursor)
+    items, following = await _jobs(request).page(
+        wanted.filter(namespace(request)), wanted.sort, wanted.limit, wanted.cursor
+    )
     headers = {}
     if following is not None:
         kept = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
@@ -195,28 +200,28 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(encode(page), media_type=JSON, headers=headers)
 
 
-@get("/v1/jobs/{job_id:str}")
+@get("/v1/jobs/{job_id:str}", roles=READER)
 async def get_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     moment = query(request, MomentQuery)
-    id = job_id(request)
+    id, seen = job_id(request), namespace(request)
     if moment.at_version is not None and moment.as_of is not None:
         raise Invalid(FieldError("as_of", "and at_version exclude each other"))
     if moment.at_version is not None:
-        return _answer(request, await _jobs(request).at_version(id, moment.at_version))
+        return _answer(request, await _jobs(request).at_version(id, moment.at_version, seen))
     if moment.as_of is not None:
-        return _answer(request, await _jobs(request).as_of(id, moment.as_of))
+        return _answer(request, await _jobs(request).as_of(id, moment.as_of, seen))
     if (seconds := _wait(request)) is not None:
         known = versions(header_list(request, "If-None-Match"))
-        view = await _following(request).changed(id, known, seconds)
+        view = await _following(request).changed(id, known, seconds, seen)
         return _answer(request, await linked(request, view), {"Preference-Applied": f"wait={seconds}"})
-    return _answer(request, await linked(request, await _jobs(request).get(id)))
+    return _answer(request, await linked(request, await _jobs(request).get(id, seen)))
 
 
-@get("/v1/jobs/{job_id:str}/diff")
+@get("/v1/jobs/{job_id:str}/diff", roles=READER)
 async def get_diff(request: Request[Any, Any, Any]) -> Response[bytes]:
     asked_for = query(request, DiffQuery)
     id, jobs = job_id(request), _jobs(request)
-    now = await jobs.get(id)
+    now = await jobs.get(id, namespace(request))
     for field, version in (("from", asked_for.begin), ("to", asked_for.end)):
         if version > now.version:
             raise Invalid(FieldError(field, f"must be 1 to {now.version}, the versions of job {id}"))
@@ -228,18 +233,18 @@ async def get_diff(request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(encode(diff), media_type=JSON)
 
 
-@get("/v1/jobs/{job_id:str}/why")
+@get("/v1/jobs/{job_id:str}/why", roles=READER)
 async def get_why(request: Request[Any, Any, Any]) -> Response[bytes]:
     query(request, NoQuery)
-    reasons = await why(_jobs(request), request.app.state.service.facts, job_id(request))
+    reasons = await why(_jobs(request), request.app.state.service.facts, job_id(request), namespace(request))
     return Response(encode(reasons), media_type=JSON)
 
 
-@get("/v1/jobs/{job_id:str}/events")
+@get("/v1/jobs/{job_id:str}/events", roles=READER)
 async def get_events(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     wanted = query(request, EventsQuery)
     id, following, seen = job_id(request), _following(request), last_event_id(request)
-    job = await _jobs(request).get(id)
+    job = await _jobs(request).get(id, namespace(request))
     match wanted_format(request):
         case "sse":
             after = wanted.after_version if seen is None else seen
@@ -256,7 +261,7 @@ async def get_events(request: Request[Any, Any, Any]) -> Response[bytes] | Strea
             return Response(encode(page), media_type=JSON)
 
 
-@post("/v1/jobs/{job_id:str}/cancellations", request_max_body_size=BODY)
+@post("/v1/jobs/{job_id:str}/cancellations", request_max_body_size=BODY, roles=CLIENT)
 async def cancel_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     id, wanted = job_id(request), await json_body(request, Cancellation)
@@ -264,7 +269,7 @@ async def cancel_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     return await answer_job(request, await _jobs(request).execute(command))
 
 
-@post("/v1/jobs/{job_id:str}/retries", request_max_body_size=BODY)
+@post("/v1/jobs/{job_id:str}/retries", request_max_body_size=BODY, roles=CLIENT)
 async def retry_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     id, wanted = job_id(request), await json_body(request, RetryRequest)

@@ -13,6 +13,7 @@ from application.artifacts import LONGEST_NAME
 from application.language import NOT_BLANK
 from application.presentation import MOST_SLIDES
 from interfaces.http.contract import HEADERS, ID, OPERATIONS, REQUEST_HEADERS, Answer, Json, Operation
+from interfaces.http.guard import ANYONE
 from interfaces.http.links import links
 from interfaces.http.problems import KINDS, PROBLEM_JSON, Problem
 
@@ -21,7 +22,7 @@ WITHOUT_NUL = r"^[^\u0000]*$"
 """What every string in a request must be."""
 FILE_NAME = r"^[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffd]+$"
 """What `application.artifacts.checked_name` takes, but for `.` and `..`."""
-EVERYWHERE = ("invalid", "forbidden")
+EVERYWHERE = ("invalid", "forbidden", "unauthenticated", "rate-limited")
 """Problems that any call may be answered with."""
 
 
@@ -47,14 +48,17 @@ def describe() -> Json:
             "version": version("jobledger"),
             "description": "Event-sourced job orchestration. Times are RFC 3339 in UTC, durations seconds, ids UUIDv7. "
             "A request names one Host, gives Content-Type, Idempotency-Key and Last-Event-ID once at most, and "
-            "percent-encodes UTF-8, or it is `invalid`. Lines of If-Match or If-None-Match are one list.",
+            "percent-encodes UTF-8, or it is `invalid`. Where there are keys, each call needs one whose role may "
+            "make it; without any, the service serves its own machine only. "
+            "Lines of If-Match or If-None-Match are one list.",
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"key": []}],
     }
 
 
-@get("/schema/openapi.json")
+@get("/schema/openapi.json", roles=ANYONE)
 async def get_description() -> Response[bytes]:
     return Response(encode(describe()), media_type="application/vnd.oai.openapi+json;version=3.1")
 
@@ -95,6 +99,9 @@ def _parameters(operation: Operation, components: Json) -> list[Json]:
     if "{job_id}" in operation.path:
         schema: Json = {"type": "string", "format": "uuid"}
         parameters.append({"name": "job_id", "in": "path", "required": True, "schema": schema, "example": ID})
+    if "{key_id}" in operation.path:
+        schema = {"type": "string", "format": "uuid"}
+        parameters.append({"name": "key_id", "in": "path", "required": True, "schema": schema, "example": ID})
     if "{attempt}" in operation.path:
         schema = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
         parameters.append({"name": "attempt", "in": "path", "required": True, "schema": schema, "example": 1})

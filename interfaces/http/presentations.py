@@ -17,8 +17,9 @@ from application.presentation import HEARTBEAT_SECONDS, KIND, MOST_SLIDES, Prese
 from domain.events import JobError
 from interfaces.http.answers import JSON, JSONAnswer
 from interfaces.http.artifacts import UNTRUSTED, send
+from interfaces.http.guard import CLIENT, READER
 from interfaces.http.jobs import NoQuery, answer_job
-from interfaces.http.requests import BODY, asked, job_id, query, raw_body, read_json
+from interfaces.http.requests import BODY, asked, job_id, namespace, query, raw_body, read_json
 from interfaces.http.signed_links import LinkQuery, artifact_path, check_link, signed
 
 
@@ -56,7 +57,7 @@ class PresentationView(Struct, frozen=True, kw_only=True):
     last_heartbeat: datetime | None
 
 
-@post("/v1/presentations", request_max_body_size=BODY)
+@post("/v1/presentations", request_max_body_size=BODY, roles=CLIENT)
 async def create_presentation(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     body = await raw_body(request)
@@ -67,24 +68,24 @@ async def create_presentation(request: Request[Any, Any, Any]) -> JSONAnswer:
     return await answer_job(request, await jobs.create([new], asked(request, body)))
 
 
-@get("/v1/presentations/{job_id:str}")
+@get("/v1/presentations/{job_id:str}", roles=READER)
 async def get_presentation(request: Request[Any, Any, Any]) -> Response[bytes]:
     query(request, NoQuery)
     view = await _presentation(request)
     return Response(encode(await _shown(request, view)), media_type=JSON, headers={"ETag": f'"{view.version}"'})
 
 
-@get("/v1/presentations/{job_id:str}/video")
+@get("/v1/presentations/{job_id:str}/video", roles=READER, signed=True)
 async def get_video(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     return await _send_result(request, "video")
 
 
-@get("/v1/presentations/{job_id:str}/thumbnail")
+@get("/v1/presentations/{job_id:str}/thumbnail", roles=READER, signed=True)
 async def get_thumbnail(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     return await _send_result(request, "thumbnail")
 
 
-@get("/v1/presentations/{job_id:str}/slides/{n:str}")
+@get("/v1/presentations/{job_id:str}/slides/{n:str}", roles=READER, signed=True)
 async def get_slide(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     number = _number(request)
     await check_link(request, _path(job_id(request), f"slides/{number}"), query(request, LinkQuery))
@@ -127,7 +128,7 @@ def _number(request: Request[Any, Any, Any]) -> int:
 
 async def _presentation(request: Request[Any, Any, Any]) -> JobView:
     jobs: Jobs = request.app.state.service.jobs
-    view = await jobs.get(job_id(request))
+    view = await jobs.get(job_id(request), namespace(request))
     if view.kind != KIND:
         raise unknown(view.id)
     return view

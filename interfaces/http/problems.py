@@ -12,12 +12,14 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import encode
 
 from application.errors import ApplicationError, FieldError, Invalid
+from application.keys import RateLimited
 from application.language import NOT_BLANK
 from domain.refusals import Refused
 
 log = structlog.get_logger()
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER = 1
+CHALLENGE = 'Bearer realm="jobledger"'
 _PLACE = re.compile(r"(.*) - at (`key` in )?`\$([^`]*)`", re.DOTALL)
 
 
@@ -110,7 +112,9 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)
     if told.status in (429, 503):
-        headers["Retry-After"] = str(RETRY_AFTER)
+        headers["Retry-After"] = str(error.retry_after if isinstance(error, RateLimited) else RETRY_AFTER)
+    if told.status == 401:
+        headers["WWW-Authenticate"] = CHALLENGE
     headers["X-Request-Id"] = request_id
     return Response(encode(told), status_code=told.status, media_type=PROBLEM_JSON, headers=headers)
 
@@ -123,6 +127,7 @@ async def refuse(send: Send, code: str, detail: str) -> None:
         (b"content-type", PROBLEM_JSON.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", told.request_id.encode()),
+        *([(b"www-authenticate", CHALLENGE.encode())] if told.status == 401 else []),
     ]
     await send({"type": "http.response.start", "status": told.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

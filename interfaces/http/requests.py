@@ -17,9 +17,10 @@ from litestar.exceptions import InternalServerException
 from msgspec.json import decode, encode
 
 from application.errors import FieldError, Invalid
-from application.jobs import Asked
+from application.jobs import DEFAULT, Asked
 from application.ledger import IdempotencyKey
 from application.payload import check_json
+from interfaces.http.guard import caller_of
 from interfaces.http.problems import HTTPProblem, field_error
 
 T = TypeVar("T")
@@ -173,10 +174,23 @@ def asked(request: Request[Any, Any, Any], body: bytes | None = None) -> Asked:
     """Who asks, in which trace and, for a `body` that creates or requeues, under which Idempotency-Key."""
     key = header(request, "Idempotency-Key")
     return Asked(
-        by="anonymous",
+        by=actor(request),
+        namespace=namespace(request),
         trace=trace(request),
         key=_key(request, key, body) if key is not None and body is not None else None,
     )
+
+
+def actor(request: Request[Any, Any, Any]) -> str:
+    """Who sends the request, as it stands in the events it causes."""
+    caller = caller_of(request.scope)
+    return caller.actor if caller else "anonymous"
+
+
+def namespace(request: Request[Any, Any, Any]) -> str | None:
+    """The one whose jobs the caller sees; None for all."""
+    caller = caller_of(request.scope)
+    return caller.namespace if caller else None
 
 
 def trace(request: Request[Any, Any, Any]) -> str | None:
@@ -224,4 +238,4 @@ def _key(request: Request[Any, Any, Any], key: str, body: bytes) -> IdempotencyK
         raise Invalid(FieldError("Idempotency-Key", f"must be 1 to {LONGEST_KEY} characters of printable ASCII"))
     said = encode(decode(body), order="sorted") if len(body) <= BODY else body
     operation = f"{request.method} {request.url.path}\n".encode()
-    return IdempotencyKey("default", key, hashlib.sha256(operation + said).digest())
+    return IdempotencyKey(namespace(request) or DEFAULT, key, hashlib.sha256(operation + said).digest())

@@ -22,9 +22,10 @@ from domain.events import JobError
 from domain.job import Job
 from interfaces.http.answers import JSON, JSONAnswer
 from interfaces.http.artifacts import UNTRUSTED, send
+from interfaces.http.guard import CLIENT, READER
 from interfaces.http.jobs import NoQuery, answer_job
 from interfaces.http.problems import HTTPProblem
-from interfaces.http.requests import BODY, arriving, asked, header, job_id, json_body, query
+from interfaces.http.requests import BODY, arriving, asked, header, job_id, json_body, namespace, query
 from interfaces.http.signed_links import LinkQuery, check_link, signed
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class VisualizationView(Struct, frozen=True, kw_only=True):
     error: JobError | None
 
 
-@post("/v1/visualizations", request_max_body_size=BODY)
+@post("/v1/visualizations", request_max_body_size=BODY, roles=CLIENT)
 async def create_visualization(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     question = await _question(request)
@@ -62,7 +63,7 @@ async def create_visualization(request: Request[Any, Any, Any]) -> JSONAnswer:
     return await answer_job(request, await jobs.create([new], asked(request, body)))
 
 
-@get("/v1/visualizations/{job_id:str}")
+@get("/v1/visualizations/{job_id:str}", roles=READER)
 async def get_visualization(request: Request[Any, Any, Any]) -> Response[bytes]:
     query(request, NoQuery)
     jobs: Jobs = request.app.state.service.jobs
@@ -72,7 +73,7 @@ async def get_visualization(request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(encode(_shown(view, job, url)), media_type=JSON, headers={"ETag": f'"{view.version}"'})
 
 
-@get("/v1/visualizations/{job_id:str}/html")
+@get("/v1/visualizations/{job_id:str}/html", roles=READER, signed=True)
 async def get_page(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     await check_link(request, _page_path(job_id(request)), query(request, LinkQuery))
     view = await _visualization(request)
@@ -88,7 +89,7 @@ def _page_path(id: UUID) -> str:
 
 async def _visualization(request: Request[Any, Any, Any]) -> JobView:
     jobs: Jobs = request.app.state.service.jobs
-    view = await jobs.get(job_id(request))
+    view = await jobs.get(job_id(request), namespace(request))
     if view.kind != KIND:
         raise unknown(view.id)
     return view

@@ -13,6 +13,7 @@ from application.jobs import Name
 from application.payload import check_json
 from application.reports import AnyReport, Reported, Reports
 from interfaces.http.answers import JSONAnswer
+from interfaces.http.guard import WORKER
 from interfaces.http.jobs import NoQuery
 from interfaces.http.problems import Problem, log, problem_of, request_id_of
 from interfaces.http.requests import (
@@ -59,7 +60,7 @@ class ReportResults(Struct, frozen=True):
     results: list[ReportResult]
 
 
-@post("/v1/claims", status_code=200, request_max_body_size=BODY)
+@post("/v1/claims", status_code=200, request_max_body_size=BODY, roles=WORKER)
 async def claim_jobs(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     claim = await json_body(request, Claim)
@@ -89,7 +90,7 @@ async def _hung_up(request: Request[Any, Any, Any]) -> None:
         pass
 
 
-@post("/v1/reports", status_code=200, request_max_body_size=LARGE_BODY)
+@post("/v1/reports", status_code=200, request_max_body_size=LARGE_BODY, roles=WORKER)
 async def report(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     said = await off_the_loop(await sent_body(request), _reports)

@@ -7,7 +7,6 @@ import httpx2
 import pytest
 
 if TYPE_CHECKING:
-    from tests.conftest import Start
     from tests.interfaces.conftest import Service
 
 HERE = ("localhost", "LOCALHOST", "127.0.0.1", "127.0.0.2", "[::1]")
@@ -74,15 +73,6 @@ def test_a_foreign_page_that_asks_first_is_not_let_in(service: "Service", nothin
     answer = service.http.options("/v1/jobs", headers=headers)
     service.problem(answer, 403, "forbidden")
     assert not [name for name in answer.headers if name.startswith("access-control-")]
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_without_keys_it_refuses_to_listen_beyond_loopback(start: "Start", dsn: str, host: str) -> None:
-    process = start("api", "--host", host, "--port", "0", DATABASE_URL=dsn)
-    reason = process.wait_for_line(f"{host} is not loopback")
-    assert "without keys" in reason
-    assert process.process.wait(60) == 2
-    assert not any("listening" in line for line in process.output)
 
 
 def test_head_is_answered_wherever_get_is(api: str) -> None:

@@ -80,7 +80,7 @@ def test_every_json_body_has_an_example_that_fits(description: Json) -> None:
         for o in calls.values()
         if "application/json" in o.get("requestBody", {"content": {}})["content"]
     ]
-    assert len(bodies) == 10
+    assert len(bodies) == sum(operation.body is not None for operation in OPERATIONS)
     for body in bodies:
         described = body["content"]["application/json"]
         checker(description, described["schema"]).validate(described["example"])
@@ -172,7 +172,7 @@ def test_every_answer_of_a_tour_is_as_described(
         for path, calls in description["paths"].items()
         for method, operation in calls.items()
         for status in operation["responses"]
-        if int(status) < 500
+        if int(status) < 500 and int(status) not in (401, 429) and not path.startswith("/v1/keys")  # see test_keys
     }
     assert described - tour.seen == set()
 
@@ -239,7 +239,7 @@ def tour_of_refusals(tour: Tour) -> None:
             tour.call("post", f"/v1/jobs/{unknown}/{call}", status, json={"reason": "because"})
     foreign = {"origin": "http://example.org"}
     for path, calls in tour.description["paths"].items():
-        place = path.format(job_id=uuid4(), name="a.txt", attempt=1, n=1)
+        place = path.format(job_id=uuid4(), name="a.txt", attempt=1, n=1, key_id=uuid4())
         for method in calls:
             tour.call(method, place, 403, headers=foreign)
             connection = http.client.HTTPConnection(urlsplit(str(tour.http.base_url)).netloc, timeout=60)

@@ -1,0 +1,435 @@
+"""Keys: each role makes its own calls only, nobody sees another namespace, and a revoked key is of no use."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from application.keys import ROLES
+from interfaces.http.contract import OPERATIONS
+from interfaces.http.guard import ADMIN, ANYONE, AUDITOR, CLIENT, COOKIE, OPERATOR, READER, WORKER
+from tests.infrastructure.nodes import ask, eventually, migrated
+
+if TYPE_CHECKING:
+    from tests.conftest import Start
+
+Json = Any
+ALLOWED = {
+    "create_job": CLIENT,
+    "create_jobs": CLIENT,
+    "cancel_job": CLIENT,
+    "retry_job": CLIENT,
+    "create_visualization": CLIENT,
+    "list_jobs": READER,
+    "get_job": READER,
+    "diff_job": READER,
+    "why_job": READER,
+    "list_events": READER,
+    "list_artifacts": READER,
+    "get_artifact": READER,
+    "get_visualization": READER,
+    "get_visualization_page": READER,
+    "claim_jobs": WORKER,
+    "report": WORKER,
+    "put_artifact": WORKER,
+    "list_log": AUDITOR,
+    "requeue_jobs": OPERATOR,
+    "cancel_jobs": OPERATOR,
+    "create_key": ADMIN,
+    "list_keys": ADMIN,
+    "revoke_key": ADMIN,
+    "create_presentation": CLIENT,
+    "get_presentation": READER,
+    "get_presentation_video": READER,
+    "get_presentation_thumbnail": READER,
+    "get_presentation_slide": READER,
+    "live": ANYONE,
+    "ready": ANYONE,
+}
+"""Who may make which call; one that is missing here fails the test below."""
+
+
+class Closed:
+    """A service with keys: two servers over one database, and a key of each role."""
+
+    def __init__(self, dsn: str, urls: list[str], folder: Path) -> None:
+        self.dsn = dsn
+        self.urls = urls
+        self.secrets: dict[str, str] = {}
+        self._folder = folder
+
+    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """A `jobledger keys` command on the service's machine, unless the environment leads elsewhere."""
+        return subprocess.run(
+            [sys.executable, "-m", "interfaces.cli.main", "keys", *arguments],
+            cwd=self._folder,
+            env={"PYTHONPATH": str(Path(__file__).parents[2]), "HOME": str(self._folder), **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def make(self, name: str, role: str, *arguments: str) -> str:
+        """A new key's secret."""
+        made = self.command("create", "--name", name, "--role", role, "--json", *arguments, DATABASE_URL=self.dsn)
+        assert made.returncode == 0, made.stderr
+        self.secrets[name] = json.loads(made.stdout)["secret"]
+        return self.secrets[name]
+
+    def http(self, name: str | None, server: int = 0) -> httpx2.Client:
+        headers = {"Authorization": f"Bearer {self.secrets[name]}"} if name else {}
+        return httpx2.Client(base_url=self.urls[server], headers=headers, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def closed(dsn: str, start_for_module: "Start", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Closed]:
+    service = Closed(dsn, [], tmp_path_factory.mktemp("keys"))
+    for role in ("admin", "client", "worker", "auditor", "operator"):
+        service.make(role, role)
+    service.make("of-a", "client", "--namespace", "a")
+    service.make("of-b", "client", "--namespace", "b")
+    service.make("reads-a", "auditor", "--namespace", "a")
+    service.make("runs-a", "operator", "--namespace", "a")
+    servers = [start_for_module("api", "--port", "0", DATABASE_URL=dsn) for _ in range(2)]
+    service.urls = [server.url for server in servers]
+    yield service
+    said = "".join(line for server in servers for line in server.output)
+    assert not [name for name, secret in service.secrets.items() if secret in said], "a log has a key in it"
+
+
+def path_of(operation: Any) -> str:
+    named = {"job_id": str(uuid4()), "key_id": str(uuid4()), "attempt": "1", "name": "x", "n": "1"}
+    return re.sub(r"{(\w+)}", lambda found: named.get(found[1], "x"), operation.path)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)
+def test_each_role_makes_its_own_calls_only(closed: Closed, operation: Any) -> None:
+    allowed = ALLOWED[operation.id]
+    for role in (None, *ROLES):
+        with closed.http(role) as http:
+            answer = http.request(operation.method, path_of(operation), content=b"{}")
+        if allowed == ANYONE:
+            assert answer.status_code in (200, 503)
+        elif role is None:
+            assert answer.status_code == 401
+            assert answer.json()["code"] == "unauthenticated"
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+        elif role in allowed:
+            assert answer.status_code not in (401, 403), answer.text
+        else:
+            assert answer.status_code == 403
+            assert answer.json()["code"] == "forbidden"
+            assert role in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Authorization", "Bearer jl_client_" + "x" * 43)],
+        [("Authorization", "Bearer")],
+        [("Authorization", "Basic YTpi")],
+        [("Authorization", "Bearer a"), ("Authorization", "Bearer b")],
+        [("Authorization", "Bearer " + "y" * 5000)],
+        [("Authorization", "Bearer ü".encode("latin-1"))],
+        [("Cookie", f"{COOKIE}=nonsense")],
+        [("Cookie", "=;;; a b c")],
+    ],
+)
+def test_what_is_no_key_opens_nothing(closed: Closed, headers: Any) -> None:
+    answer = httpx2.get(f"{closed.urls[0]}/v1/jobs", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+
+
+def test_the_key_is_the_actor_of_what_it_causes(closed: Closed) -> None:
+    with closed.http("client") as http:
+        job = http.post("/v1/jobs", json={"kind": "k", "input": 1, "queue": "actors"}).json()
+        http.post(f"/v1/jobs/{job['id']}/cancellations", json={"reason": "test"})
+        events = http.get(f"/v1/jobs/{job['id']}/events").json()["items"]
+    assert [(event["type"], event["by"]) for event in events] == [
+        ("job.created", "key:client"),
+        ("job.cancelled", "key:client"),
+    ]
+
+
+def test_only_hashes_are_kept(closed: Closed) -> None:
+    secret = closed.secrets["client"]
+    for table in ("keys", "key_uses", "events", "jobs"):
+        rows = ask(closed.dsn, f"SELECT row_to_json(x)::text FROM {table} AS x")
+        assert not [row for (row,) in rows if secret in row]
+    with closed.http("admin") as http:
+        assert not [name for name, secret in closed.secrets.items() if secret in http.get("/v1/keys").text]
+
+
+def test_a_key_that_is_made_on_one_server_is_good_on_the_other_at_once(closed: Closed) -> None:
+    with closed.http("admin") as http:
+        made = http.post("/v1/keys", json={"name": "fresh", "role": "client"})
+    assert made.status_code == 201
+    assert made.json()["secret"].startswith("jl_client_")
+    closed.secrets["fresh"] = made.json()["secret"]
+    with closed.http("fresh", 1) as http:
+        assert http.get("/v1/jobs").status_code == 200
+
+
+def test_a_revoked_key_is_of_no_use_on_any_server(closed: Closed) -> None:
+    closed.make("leaving", "client")
+    with closed.http("admin") as admin, closed.http("leaving", 0) as here, closed.http("leaving", 1) as there:
+        assert here.get("/v1/jobs").status_code == there.get("/v1/jobs").status_code == 200
+        (id,) = [key["id"] for key in admin.get("/v1/keys").json()["items"] if key["name"] == "leaving"]
+        revoked = admin.delete(f"/v1/keys/{id}").json()
+        assert (revoked["name"], revoked["revoked_by"]) == ("leaving", "key:admin")
+        assert admin.delete(f"/v1/keys/{id}").json()["revoked_at"] == revoked["revoked_at"]
+        assert here.get("/v1/jobs").status_code == 401
+        eventually(lambda: there.get("/v1/jobs").status_code == 401, 5)
+        assert "revoked" in there.get("/v1/jobs").json()["detail"]
+
+
+@pytest.mark.parametrize("waiting", ["a stream", "a claim"])
+def test_what_waits_under_a_revoked_key_ends(closed: Closed, waiting: str) -> None:
+    name = f"waits-{uuid4().hex[:6]}"
+    closed.make(name, "client" if waiting == "a stream" else "worker")
+    with closed.http("client") as http:
+        job = http.post("/v1/jobs", json={"kind": "k", "input": 1, "queue": "stays"}).json()
+    began: list[bool] = []
+
+    def wait() -> None:
+        with closed.http(name) as http:
+            if waiting == "a stream":
+                with http.stream("GET", f"/v1/jobs/{job['id']}/events", headers={"Accept": "text/event-stream"}) as s:
+                    for _ in s.iter_raw():
+                        began.append(True)
+            else:
+                began.append(True)
+                http.post("/v1/claims", json={"worker": "w", "queues": ["nothing-here"], "wait": 30}, timeout=60)
+
+    thread = Thread(target=wait, daemon=True)
+    thread.start()
+    eventually(lambda: began)
+    assert closed.command("revoke", name, DATABASE_URL=closed.dsn).returncode == 0
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+class TestNamespaces:
+    """Two namespaces, each with a job of the same queue, kind and labels, that has a file and an end."""
+
+    @pytest.fixture(scope="class")
+    def jobs(self, closed: Closed) -> dict[str, str]:
+        ids: dict[str, str] = {}
+        for name in ("a", "b"):
+            with closed.http(f"of-{name}") as http, closed.http("worker") as worker:
+                created = http.post(
+                    "/v1/jobs",
+                    json={
+                        "kind": "shared",
+                        "queue": f"shared-{name}",
+                        "input": f"secret of {name}",
+                        "labels": {"l": "1"},
+                    },
+                    headers={"Idempotency-Key": "the-same"},
+                )
+                assert created.status_code == 202, created.text
+                assert created.json()["namespace"] == name
+                id = ids[name] = created.json()["id"]
+                claimed = worker.post("/v1/claims", json={"worker": "w", "queues": [f"shared-{name}"]}).json()["jobs"]
+                assert [job["id"] for job in claimed] == [id]
+                path = f"/v1/jobs/{id}/attempts/1/artifacts/file.txt?worker=w"
+                assert worker.put(path, content=b"file of " + name.encode()).status_code == 201
+                said = {"job_id": id, "attempt": 1, "type": "completed", "result": name}
+                assert worker.post("/v1/reports", json={"worker": "w", "reports": [said]}).json()["results"][0]["ok"]
+        return ids
+
+    @pytest.mark.parametrize("name", ["of-a", "reads-a", "runs-a"])
+    @pytest.mark.parametrize("operation", [o for o in OPERATIONS if "{job_id}" in o.path], ids=lambda o: o.id)
+    def test_a_job_of_another_is_as_if_there_were_none(
+        self, closed: Closed, jobs: dict[str, str], operation: Any, name: str
+    ) -> None:
+        body = json.dumps({"reason": "r"}).encode() if operation.method == "post" else b""
+        queries = {"diff_job": "?from=1&to=1"}
+        answers = []
+        with closed.http(name) as http:
+            for id in (jobs["b"], str(uuid4())):
+                path = (
+                    operation.path.replace("{job_id}", id)
+                    .replace("{name}", "file.txt")
+                    .replace("{attempt}", "1")
+                    .replace("{n}", "1")
+                )
+                answer = http.request(operation.method, path + queries.get(operation.id, ""), content=body)
+                told = answer.json()
+                answers.append((answer.status_code, told["code"], told["detail"].replace(id, "ID")))
+        assert answers[0] == answers[1]
+        assert answers[0][0] in (403, 404)
+
+    def test_its_own_jobs_are_there(self, closed: Closed, jobs: dict[str, str]) -> None:
+        for name in ("of-a", "reads-a", "runs-a", "operator", "admin"):
+            with closed.http(name) as http:
+                assert http.get(f"/v1/jobs/{jobs['a']}").json()["input"] == "secret of a"
+                assert http.get(f"/v1/jobs/{jobs['a']}/artifacts/file.txt").content == b"file of a"
+
+    @pytest.mark.parametrize("sort", ["created_at", "-created_at", "-updated_at"])
+    @pytest.mark.parametrize(
+        "filter", ["", "kind=shared", "status=completed", "label=l:1", "queue=shared-b", "worker=w"]
+    )
+    def test_lists_have_its_own_jobs_only(self, closed: Closed, jobs: dict[str, str], filter: str, sort: str) -> None:
+        with closed.http("of-a") as a, closed.http("admin") as admin:
+            seen = a.get(f"/v1/jobs?{filter}&sort={sort}".replace("?&", "?")).json()["items"]
+            everything = admin.get(f"/v1/jobs?limit=1000&{filter}&sort={sort}".replace("&&", "&")).json()["items"]
+        assert {job["namespace"] for job in seen} <= {"a"}
+        assert jobs["b"] not in {job["id"] for job in seen}
+        assert jobs["b"] in {job["id"] for job in everything}
+        assert (jobs["a"] in {job["id"] for job in seen}) == (filter != "queue=shared-b")
+
+    def test_the_log_has_its_own_events_only(self, closed: Closed, jobs: dict[str, str]) -> None:
+        with closed.http("reads-a") as limited, closed.http("auditor") as unlimited:
+
+            def seen(http: httpx2.Client, accept: str = "application/json") -> str:
+                return http.get("/v1/events?limit=10000", headers={"Accept": accept}).text
+
+            eventually(lambda: jobs["b"] in seen(unlimited))
+            for accept in ("application/json", "application/x-ndjson"):
+                assert jobs["a"] in seen(limited, accept)
+                assert jobs["b"] not in seen(limited, accept)
+
+    def test_an_idempotency_key_is_of_one_namespace(self, closed: Closed, jobs: dict[str, str]) -> None:
+        with closed.http("of-a") as http:
+            body = {"kind": "shared", "queue": "shared-a", "input": "secret of a", "labels": {"l": "1"}}
+            again = http.post("/v1/jobs", json=body, headers={"Idempotency-Key": "the-same"})
+        assert again.headers["idempotency-replayed"] == "true"
+        assert again.json()["id"] == jobs["a"]
+
+    def test_bulk_counts_and_moves_its_own_jobs_only(self, closed: Closed, jobs: dict[str, str]) -> None:
+        with closed.http("runs-a") as http:
+            counted = http.post("/v1/jobs/requeues", json={"filter": {"kind": ["shared"]}, "reason": "r"}).json()
+        assert counted["matching"] == 1
+
+    def test_a_signed_link_is_all_that_a_browser_needs_for_one_file(self, closed: Closed, jobs: dict[str, str]) -> None:
+        with closed.http("of-a") as http:
+            link = http.get(f"/v1/jobs/{jobs['a']}").json()["artifacts"][0]["url"]
+        assert httpx2.get(closed.urls[1] + link).content == b"file of a"
+        assert httpx2.get(closed.urls[1] + link.replace(jobs["a"], jobs["b"])).status_code == 403
+        assert httpx2.get(closed.urls[1] + link.partition("?")[0]).status_code == 401
+        assert httpx2.get(f"{closed.urls[1]}/v1/jobs/{jobs['a']}?signature=x&expires=1").status_code == 401
+
+
+def test_a_key_with_a_rate_is_told_to_wait(closed: Closed) -> None:
+    closed.make("slow", "client", "--rate", "1")
+    with closed.http("slow") as http, closed.http("client") as other:
+        answers = [http.get("/v1/jobs") for _ in range(20)]
+        limited = [answer for answer in answers if answer.status_code == 429]
+        assert limited
+        assert limited[0].json()["code"] == "rate-limited"
+        assert int(limited[0].headers["retry-after"]) >= 1
+        assert other.get("/v1/jobs").status_code == 200
+
+
+def test_a_cookie_changes_nothing_for_a_page_of_another_origin(closed: Closed) -> None:
+    cookie = {"Cookie": f"{COOKIE}={closed.secrets['client']}"}
+    url, own = f"{closed.urls[0]}/v1/jobs", {"Origin": closed.urls[0]}
+    body = {"kind": "k", "input": 1, "queue": "cookies"}
+    assert httpx2.get(url, headers=cookie).status_code == 200
+    assert httpx2.post(url, json=body, headers={**cookie, **own}).status_code == 202
+    for foreign in ({}, {"Origin": "https://example.org"}, {"Origin": "null"}, {"Origin": "http://["}):
+        assert httpx2.post(url, json=body, headers={**cookie, **foreign}).status_code == 403
+
+
+class TestMakingThem:
+    def test_the_first_one_is_an_admin_s(self, new_database: Callable[[], str], closed: Closed) -> None:
+        dsn = migrated(new_database())
+        refused = closed.command("create", "--name", "x", "--role", "client", DATABASE_URL=dsn)
+        assert refused.returncode == 1
+        assert "admin key first" in refused.stderr
+
+    def test_a_name_is_for_ever(self, closed: Closed) -> None:
+        closed.make("once", "client")
+        assert closed.command("revoke", "once", DATABASE_URL=closed.dsn).returncode == 0
+        again = closed.command("create", "--name", "once", "--role", "client", DATABASE_URL=closed.dsn)
+        assert again.returncode == 1
+        assert "'once' already" in again.stderr
+
+    def test_the_last_admin_key_stays(self, closed: Closed) -> None:
+        refused = closed.command("revoke", "admin", DATABASE_URL=closed.dsn)
+        assert refused.returncode == 1
+        assert "last admin key" in refused.stderr
+        with closed.http("admin") as http:
+            (id,) = [key["id"] for key in http.get("/v1/keys").json()["items"] if key["name"] == "admin"]
+            assert http.delete(f"/v1/keys/{id}").json()["code"] == "conflict"
+
+    @pytest.mark.parametrize("role", ["worker", "admin"])
+    def test_no_namespace_limits_a_worker_or_an_admin(self, closed: Closed, role: str) -> None:
+        with closed.http("admin") as http:
+            refused = http.post("/v1/keys", json={"name": "n", "role": role, "namespace": "a"})
+        assert [error["field"] for error in refused.json()["errors"]] == ["namespace"]
+
+    def test_over_http_with_an_admin_key(self, closed: Closed) -> None:
+        here = {"JOBLEDGER_URL": closed.urls[0], "JOBLEDGER_KEY": closed.secrets["admin"]}
+        made = closed.command("create", "--name", "remote", "--role", "auditor", "--namespace", "a", **here)
+        assert "jl_auditor_" in made.stdout
+        assert "remote" in closed.command("list", **here).stdout
+        assert closed.command("revoke", "remote", **here).returncode == 0
+        listed = json.loads(closed.command("list", "--json", **here).stdout)
+        assert [key["revoked_by"] for key in listed if key["name"] == "remote"] == ["key:admin"]
+        for key, status, says in ((closed.secrets["client"], 1, "client"), ("nonsense", 1, "not known")):
+            refused = closed.command("list", **{**here, "JOBLEDGER_KEY": key})
+            assert refused.returncode == status
+            assert says in refused.stderr
+        assert closed.command("list", JOBLEDGER_URL="http://127.0.0.1:9").returncode == 3
+
+    def test_use_is_noted(self, closed: Closed) -> None:
+        with closed.http("admin") as http:
+            eventually(lambda: http.get("/v1/keys").json()["items"][0]["last_used_at"], 30)
+
+    def test_without_any_key_none_is_made_over_http(self, start: "Start", new_database: Callable[[], str]) -> None:
+        server = start("api", "--port", "0", DATABASE_URL=migrated(new_database()))
+        refused = httpx2.post(f"{server.url}/v1/keys", json={"name": "x", "role": "admin"})
+        assert refused.status_code == 403
+        assert "jobledger keys create" in refused.json()["detail"]
+        assert httpx2.get(f"{server.url}/v1/keys").json() == {"items": [], "next": None}
+
+
+class TestBeyondLoopback:
+    def test_the_first_start_prints_an_admin_key_and_no_later_one_does(
+        self, start: "Start", new_database: Callable[[], str]
+    ) -> None:
+        dsn = new_database()
+        first = start("api", "--host", "0.0.0.0", "--port", "0", DATABASE_URL=dsn)
+        secret = first.wait_for_line("jobledger admin key").split()[-1]
+        url = first.url.replace("0.0.0.0", "127.0.0.1")
+        assert httpx2.get(f"{url}/v1/jobs").status_code == 401
+        assert httpx2.get(f"{url}/v1/jobs", headers={"Host": "jobs.example.org"}).status_code == 401
+        headers = {"Authorization": f"Bearer {secret}", "Host": "jobs.example.org"}
+        assert httpx2.get(f"{url}/v1/keys", headers=headers).json()["items"][0]["name"] == "admin"
+        assert httpx2.get(f"{url}/livez").status_code == 200
+        second = start("api", "--host", "0.0.0.0", "--port", "0", DATABASE_URL=dsn)
+        assert second.url
+        assert not [line for line in second.output if "jl_admin_" in line]
+
+    def test_it_refuses_to_start_when_all_admin_keys_are_gone(
+        self, start: "Start", new_database: Callable[[], str], closed: Closed
+    ) -> None:
+        dsn = migrated(new_database())
+        closed.command("create", "--name", "gone", "--role", "admin", DATABASE_URL=dsn)
+        ask(dsn, "UPDATE keys SET revoked_at = now(), revoked_by = 'test'")
+        server = start("api", "--host", "0.0.0.0", "--port", "0", DATABASE_URL=dsn)
+        assert "jobledger keys create" in server.wait_for_line("is not loopback")
+        assert server.process.wait(60) == 2
+
+
+def test_pages_of_configured_origins_may_call(start: "Start", dsn: str, closed: Closed) -> None:
+    server = start("api", "--port", "0", DATABASE_URL=dsn, JOBLEDGER_ORIGINS="https://shop.example.org")
+    asked = {"Origin": "https://shop.example.org", "Access-Control-Request-Method": "POST"}
+    preflight = httpx2.options(f"{server.url}/v1/jobs", headers=asked)
+    assert preflight.headers["access-control-allow-origin"] == "https://shop.example.org"
+    assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
+    other = httpx2.options(f"{server.url}/v1/jobs", headers={**asked, "Origin": "https://example.org"})
+    assert "access-control-allow-origin" not in other.headers
+    headers = {"Authorization": f"Bearer {closed.secrets['client']}", "Origin": "https://shop.example.org"}
+    answer = httpx2.get(f"{server.url}/v1/jobs", headers=headers)
+    assert answer.headers["access-control-allow-origin"] == "https://shop.example.org"
