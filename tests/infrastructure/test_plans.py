@@ -183,6 +183,9 @@ FILTERS: dict[str, tuple[dict[str, Any], int]] = {
     ),
     # What waits is not kept apart by namespace: 200 000 jobs of the other one are passed over.
     "another namespace": ({"namespace": "other"}, 260_000),
+    "all namespaces": ({"namespace": None}, 20_000),
+    "status in all namespaces": ({"namespace": None, "status": ("failed",)}, 2 * LANES * PAGE),
+    "queue in all namespaces": ({"namespace": None, "queue": ("queue-3",)}, 2 * LANES * PAGE + LEASES),
     "status and kind": ({"status": ("failed",), "kind": ("kind-1",)}, LANES * PAGE),
     "status and rare kind": ({"status": ("completed",), "kind": ("rare",)}, 1_000),
     "status and queue": ({"status": ("queued",), "queue": ("queue-3",)}, LANES * PAGE),
@@ -199,8 +202,8 @@ FILTERS: dict[str, tuple[dict[str, Any], int]] = {
 
 def expected(connection: Connection, wanted: Filter, sort: Sort) -> list[UUID]:
     """The first two pages, by the plainest statement there is."""
-    conditions, values = ["namespace = %s"], [wanted.namespace, *[list(v) for v in _alternatives(wanted).values()]]
-    conditions += [f"{name} = ANY(%s)" for name in _alternatives(wanted)]
+    values = [list(alternatives) for alternatives in _alternatives(wanted).values()]
+    conditions = ["true", *(f"{name} = ANY(%s)" for name in _alternatives(wanted))]
     conditions += ["status = 'queued' AND run_at > now()"] * ("scheduled" in wanted.status)
     conditions += [f"labels ->> '{name}' = '{value}'" for name, value in wanted.label]
     for moment, beyond in ((wanted.created_after, ">"), (wanted.created_before, "<")):
@@ -213,7 +216,8 @@ def expected(connection: Connection, wanted: Filter, sort: Sort) -> list[UUID]:
 
 def _alternatives(wanted: Filter) -> dict[str, tuple[str, ...]]:
     statuses = tuple(status for status in wanted.status if status != "scheduled")
-    given = {"status": statuses, "kind": wanted.kind, "queue": wanted.queue, "worker": wanted.worker}
+    seen = (wanted.namespace,) if wanted.namespace is not None else ()
+    given = {"namespace": seen, "status": statuses, "kind": wanted.kind, "queue": wanted.queue, "worker": wanted.worker}
     return {name: values for name, values in given.items() if values}
 
 
@@ -227,7 +231,7 @@ def two_pages(views: PostgresViews, wanted: Filter, sort: Sort) -> list[JobView]
 class TestLists:
     def test_a_page_reads_little_and_is_right(self, full: str, reads: Explained, name: str, sort: Sort) -> None:
         fields, rows = FILTERS[name]
-        wanted = Filter(**fields)
+        wanted = Filter(**{"namespace": "default", **fields})
         with reads.judging(rows, 5 * rows):
             found = two_pages(PostgresViews(reads), wanted, sort)
         with psycopg.connect(full) as connection:
@@ -236,7 +240,7 @@ class TestLists:
     def test_it_does_where_the_server_plans_as_it_likes(self, pooled: Explained, name: str, sort: Sort) -> None:
         fields, rows = FILTERS[name]
         with pooled.judging(rows, 5 * rows, frozenset({"leases"})):
-            two_pages(PostgresViews(pooled), Filter(**fields), sort)
+            two_pages(PostgresViews(pooled), Filter(**{"namespace": "default", **fields}), sort)
 
 
 def test_everything_is_listed_from_one_end(reads: Explained) -> None:
