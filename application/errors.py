@@ -36,6 +36,12 @@ class Forbidden(ApplicationError):
     code = "forbidden"
 
 
+class KeyRefused(ApplicationError):
+    """The service does not take our key, or takes it for less than a worker needs."""
+
+    code = "unauthenticated"
+
+
 class TooLarge(ApplicationError):
     code = "too-large"
 
@@ -59,8 +65,14 @@ class Unavailable(ApplicationError):
 
     code = "unavailable"
 
-    def __init__(self, detail: str = "the database does not answer; nothing was recorded; try again") -> None:
+    def __init__(
+        self,
+        detail: str = "the database does not answer; nothing was recorded; try again",
+        retry_after: float | None = None,
+    ) -> None:
+        """`retry_after`: seconds that a caller was asked to let pass, if it was."""
         super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class StoreUnavailable(ApplicationError):

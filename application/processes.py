@@ -46,6 +46,8 @@ class ProcessDied(Exception):
 
     def __init__(self, status: int) -> None:
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        if status == -signal.SIGKILL:
+            how += ", which the kernel sends when memory runs out"
         super().__init__(f"the process of the handler {how}")
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from application.claims import Claim, ClaimedJob
 from application.context import Context, Heard
 from application.ends import completed, failure, given, raised
-from application.errors import NotFound, Unavailable
+from application.errors import KeyRefused, NotFound, Unavailable
 from application.handlers import GiveUp, Handler, RetryLater
 from application.news import Listening, News, queue_topic
 from application.plain import Begin
@@ -35,8 +35,12 @@ from domain.refusals import JobFinished, LeaseLost, Refused
 log = structlog.get_logger()
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
+LAST_WORDS_SECONDS = 10.0
+"""Until what a worker has to say at its end is heard, or left to rescue."""
 STARTED_AT_A_TIME = 50
 QUICK_SECONDS = 0.1
+NOT_HEARD = (Unavailable, KeyRefused)
+"""Answers after which the same is said again."""
 
 
 class Service(Protocol):
@@ -134,13 +138,20 @@ class Worker:
         self._outbox: deque[Word] = deque()
         self._spoken = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._away = False
+        self.refusal: KeyRefused | None = None
+        """Why the worker stopped by itself, if it did."""
 
     def stop(self) -> None:
         """Claim no more, and let `run` end once the handlers have, or their grace is over."""
         self._stopping.set()
         for room in self._rooms:
             room.left.set()
+
+    def hurry(self) -> None:
+        """Let `run` give back at once what has not ended, without the rest of the grace."""
+        self._hurried.set()
 
     async def run(self) -> None:
         """Work until stopped; jobs that did not end within the grace are released, which costs them no attempt."""
@@ -175,11 +186,21 @@ class Worker:
         except Unavailable as away:
             self._tell_once("claim.unavailable", away)
             jobs = ()
+        except KeyRefused as refusal:
+            self._end_for(refusal)
+            return
         if jobs:
             log.debug("jobs.claimed", worker=self._name, count=len(jobs))
         self._take(jobs, room)
         if len(jobs) < claim.max:
             await _first(ear.heard(POLL_SECONDS), self._stopping.wait())
+
+    def _end_for(self, refusal: KeyRefused) -> None:
+        """Stop: what has to be put right is outside this process."""
+        if self.refusal is None:
+            log.error("key.refused", worker=self._name, reason=str(refusal))
+            self.refusal = refusal
+            self.stop()
 
     def _tell_once(self, event: str, away: Unavailable) -> None:
         """Log that the service is away, unless that was said since it last answered."""
@@ -219,17 +240,20 @@ class Worker:
         if report is None:
             self._let_go(running)
         else:
-            self._say(report, lambda answer: self._let_go(running, answer))
+            self._say(report, lambda answer: self._let_go(running, answer, report))
 
-    def _let_go(self, running: Running, answer: Reported | Exception | None = None) -> None:
+    def _let_go(
+        self, running: Running, answer: Reported | Exception | None = None, report: AnyReport | None = None
+    ) -> None:
         """The job is no longer held, whatever its last report was answered."""
         del self._running[_held(running.job)]
         running.room.held -= 1
         running.room.left.set()
         if isinstance(answer, Exception):
             event = "lease-lost" if isinstance(answer, LeaseLost | JobFinished) else "report.refused"
+            said = {"report": report.__struct_config__.tag} if report else {}
             job = running.job
-            log.warning(event, job_id=str(job.id), attempt=job.attempt, worker=self._name, reason=str(answer))
+            log.warning(event, job_id=str(job.id), attempt=job.attempt, worker=self._name, reason=str(answer), **said)
 
     async def _run_handler(self, running: Running) -> AnyReport | None:
         """The report that the handler's end calls for; none when the job is no longer ours."""
@@ -312,13 +336,13 @@ class Worker:
             while self._outbox:
                 said = [self._outbox.popleft() for _ in range(min(len(self._outbox), Reports.most))]
                 answers = await self._answers([word.report for word in said])
-                unheard = [word for word, answer in zip(said, answers, strict=True) if isinstance(answer, Unavailable)]
+                unheard = [word for word, answer in zip(said, answers, strict=True) if isinstance(answer, NOT_HEARD)]
                 self._outbox.extendleft(reversed(unheard))
                 for word, answer in zip(said, answers, strict=True):
-                    if not isinstance(answer, Unavailable):
+                    if not isinstance(answer, NOT_HEARD):
                         word.heard(answer)
                 if unheard:
-                    await asyncio.sleep(RETRY_SECONDS)
+                    await asyncio.sleep(max(map(_pause, answers)))
 
     async def _answers(self, reports: Sequence[AnyReport]) -> Sequence[Reported | Exception]:
         try:
@@ -326,7 +350,9 @@ class Worker:
         except Exception as error:
             log.exception("report.failed", worker=self._name, reports=len(reports))
             return [error] * len(reports)
-        if away := next((answer for answer in answers if isinstance(answer, Unavailable)), None):
+        if refusal := next((answer for answer in answers if isinstance(answer, KeyRefused)), None):
+            self._end_for(refusal)
+        elif away := next((answer for answer in answers if isinstance(answer, Unavailable)), None):
             self._tell_once("report.unavailable", away)
         else:
             self._away = False
@@ -343,8 +369,8 @@ class Worker:
         while True:
             try:
                 return await self._service.read_artifact(job.id, artifact)
-            except Unavailable:
-                await asyncio.sleep(RETRY_SECONDS)
+            except Unavailable as away:
+                await asyncio.sleep(_pause(away))
 
     def _cancel(self, job: ClaimedJob, why: Literal["lease-lost", "cancel", "drain"]) -> None:
         """Stop a handler, once, for the first reason there was; one that has ended is left to report so."""
@@ -373,20 +399,21 @@ class Worker:
             elif isinstance(answer, Refused | NotFound):
                 self._cancel(running.job, "lease-lost")
             else:
-                running.next_beat = self._now() + min(RETRY_SECONDS, running.job.heartbeat_timeout / 6)
+                sixth = running.job.heartbeat_timeout / 6
+                running.next_beat = self._now() + min(_pause(answer), sixth)
 
     async def _drain(self) -> None:
-        """Let handlers end within the grace, then give the rest back; wait until all is reported, within another."""
+        """Let handlers end within the grace, then give the rest back; wait until all is reported, for a while."""
         if self._running:
             log.info("worker.draining", worker=self._name, jobs=len(self._running), grace=self._grace)
-            await self._all_let_go()
+            await _first(self._all_let_go(self._grace), self._hurried.wait())
         for running in list(self._running.values()):
             self._cancel(running.job, "drain")
-        await self._all_let_go()
+        await self._all_let_go(LAST_WORDS_SECONDS)
 
-    async def _all_let_go(self) -> None:
+    async def _all_let_go(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._grace):
+            async with asyncio.timeout(seconds):
                 while busy := next((room for room in self._rooms if room.held), None):
                     busy.left.clear()
                     await busy.left.wait()
@@ -407,6 +434,12 @@ def _rooms(handlers: Mapping[str, Handler], capacity: int, processes: int) -> li
 def _held(job: ClaimedJob) -> tuple[UUID, int]:
     """What a worker holds: an attempt. It may be given the next one while it still runs the last, which it lost."""
     return job.id, job.attempt
+
+
+def _pause(answer: object) -> float:
+    """Seconds to let pass after an answer before the same is said again: what the service asked for, if it did."""
+    asked = answer.retry_after if isinstance(answer, Unavailable) else None
+    return RETRY_SECONDS if asked is None else max(asked, RETRY_SECONDS)
 
 
 async def _first(*waits: Awaitable[Any]) -> None:

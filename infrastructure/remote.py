@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from application.claims import Claim, ClaimedJob
-from application.errors import ApplicationError, FieldError, Forbidden, Invalid, NotFound, TooLarge, Unavailable
+from application.errors import ApplicationError, FieldError, Invalid, KeyRefused, NotFound, TooLarge, Unavailable
 from application.ledger import Ready
 from application.reports import AnyReport, Reported
 from domain.events import Artifact
@@ -36,7 +36,7 @@ UPLOAD_TIMEOUT = httpx2.Timeout(ANSWER_SECONDS, read=STORED_SECONDS, write=60.0,
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3.0)
 """No most: uploads must not keep heartbeats waiting. A server hangs up after five idle seconds; we do before."""
 ERRORS: dict[str, type[Exception]] = {
-    error.code: error for error in (Conflict, Forbidden, JobFinished, LeaseLost, NotFound, TooLarge, Unavailable)
+    error.code: error for error in (Conflict, JobFinished, LeaseLost, NotFound, TooLarge, Unavailable)
 }
 
 
@@ -67,6 +67,7 @@ class RemoteService:
     def __init__(self, url: str, key: str | None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url = url
+        self._has_key = key is not None
         self._client = httpx2.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, limits=LIMITS)
         self._unanswered: dict[Ready, Claim] = {}
         self.pause = 0.0
@@ -80,7 +81,11 @@ class RemoteService:
         unanswered = self._unanswered.setdefault(
             claim.wanted, msgspec.structs.replace(claim, wait=WAIT_SECONDS, claim_id=uuid4().hex)
         )
-        answer = await self._post("/v1/claims", msgspec.json.encode(unanswered), _Jobs)
+        try:
+            answer = await self._post("/v1/claims", msgspec.json.encode(unanswered), _Jobs)
+        except Unavailable as away:
+            self.pause = PAUSE_SECONDS if away.retry_after is None else away.retry_after
+            raise
         del self._unanswered[claim.wanted]
         self.pause = 0.0
         return answer.jobs
@@ -123,7 +128,7 @@ class RemoteService:
     async def _report_halves(self, worker: str, reports: Sequence[AnyReport]) -> Sequence[Reported | Exception]:
         half = len(reports) // 2
         first = await self.report(worker, reports[:half])
-        if away := next((answer for answer in first if isinstance(answer, Unavailable)), None):
+        if away := next((answer for answer in first if isinstance(answer, Unavailable | KeyRefused)), None):
             return [*first, *[away] * (len(reports) - half)]  # what was said first must be heard first
         return [*first, *await self.report(worker, reports[half:])]
 
@@ -141,11 +146,11 @@ class RemoteService:
         try:
             response = await self._client.request(method, path, **request)
         except httpx2.TransportError as error:
-            self.pause = PAUSE_SECONDS
             raise Unavailable(f"{self._url} does not answer: {error or type(error).__name__}") from error
         if response.status_code == 429 or response.status_code >= 500:
-            self.pause = _retry_after(response)
-            raise Unavailable(f"{self._url} answers with HTTP {response.status_code}")
+            raise Unavailable(f"{self._url} answers with HTTP {response.status_code}", _retry_after(response))
+        if response.status_code in (401, 403):
+            raise KeyRefused(self._key_refused(response.status_code))
         return response
 
     def _refusal(self, response: httpx2.Response) -> Exception:
@@ -157,6 +162,13 @@ class RemoteService:
         except msgspec.MsgspecError as error:
             self.pause = PAUSE_SECONDS
             raise Unavailable(f"{self._url} does not answer as jobledger: HTTP {response.status_code}") from error
+
+    def _key_refused(self, status: int) -> str:
+        if status == 401 and not self._has_key:
+            return f"{self._url} wants a key (HTTP 401): set JOBLEDGER_KEY to one with the role worker"
+        if status == 401:
+            return f"{self._url} does not know the key in JOBLEDGER_KEY (HTTP 401): set it to one with the role worker"
+        return f"the key in JOBLEDGER_KEY may not do this at {self._url} (HTTP 403): set it to one with the role worker"
 
 
 class Pauses:
@@ -195,6 +207,6 @@ def _error(problem: _Problem) -> Exception:
     return kind.__new__(kind, problem.detail)  # past `__init__`, which would make words of its own
 
 
-def _retry_after(response: httpx2.Response) -> float:
+def _retry_after(response: httpx2.Response) -> float | None:
     named = response.headers.get("retry-after", "")
-    return min(float(named), LONGEST_PAUSE) if re.fullmatch(r"[0-9]{1,9}", named) else PAUSE_SECONDS
+    return min(float(named), LONGEST_PAUSE) if re.fullmatch(r"[0-9]{1,9}", named) else None

@@ -28,6 +28,7 @@ LIFELINE = "JOBLEDGER_LIFELINE"
 """Set by `jobledger up` for its children: standard input is a pipe that ends when their parent does."""
 DATABASE_PATIENCE = 60.0
 SHUTDOWN_SECONDS = 10
+SAME_WISH_SECONDS = 1.0
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another wants it: the event loop and the batches take turns."""
 
@@ -67,8 +68,7 @@ def worker(settings: Settings, url: str | None, grace: float, concurrency: int) 
     configure_logs(settings.log)
     sys.setswitchinterval(SWITCH_SECONDS)
     if url is not None:
-        uvloop.run(_work_remotely(settings, url, grace, concurrency))
-        return 0
+        return uvloop.run(_work_remotely(settings, url, grace, concurrency))
     _migrate_patiently(settings)
     uvloop.run(_work(settings, grace, concurrency))
     return 0
@@ -169,10 +169,10 @@ async def _work(settings: Settings, grace: float, concurrency: int) -> None:
     duties = _background(service)
     work = service.worker(grace, concurrency)
     _collect_rarely()
-    with _told_to(work.stop):
+    with _told_to(work.stop, work.hurry):
         await work.run()
-    await _end(duties)
-    await service.close()
+        await _end(duties)
+        await service.close()
 
 
 async def _project(settings: Settings) -> None:
@@ -188,12 +188,16 @@ async def _project(settings: Settings) -> None:
     await service.close()
 
 
-async def _work_remotely(settings: Settings, url: str, grace: float, concurrency: int) -> None:
+async def _work_remotely(settings: Settings, url: str, grace: float, concurrency: int) -> int:
     async with remote_worker(settings, url, grace, concurrency) as work:
         print(f"jobledger worker working at {url}", flush=True)
         _collect_rarely()
-        with _told_to(work.stop):
+        with _told_to(work.stop, work.hurry):
             await work.run()
+    if work.refusal is None:
+        return 0
+    print(f"jobledger: {work.refusal}", file=sys.stderr)
+    return 1
 
 
 def _background(service: Service) -> "asyncio.Future[Any]":
@@ -215,11 +219,24 @@ async def _end(duties: "asyncio.Future[Any]") -> None:
 
 
 @contextmanager
-def _told_to(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` for SIGTERM and SIGINT, and when the parent that holds our lifeline is gone."""
+def _told_to(stop: Callable[[], None], hurry: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Call `stop` for SIGTERM and SIGINT, and when the parent that holds our lifeline is gone; `hurry` when told again.
+
+    A signal that comes soon after the first is the same wish: systemd sends one to all processes of a service, and
+    `jobledger up` passes its own on.
+    """
     loop = asyncio.get_running_loop()
+    told: list[float] = []
+
+    def signalled() -> None:
+        told.append(loop.time())
+        if len(told) == 1:
+            stop()
+        elif told[-1] - told[0] > SAME_WISH_SECONDS:
+            hurry()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, signalled)
     if LIFELINE in os.environ:
         descriptor = sys.stdin.fileno()
         loop.add_reader(descriptor, _lifeline, descriptor, stop)

@@ -151,18 +151,28 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def _stop(children: list[_Child]) -> None:
-    """Ask the children to end, and wait; what does not end in time is killed."""
+    """Ask the children to end, and wait; what does not end in time is killed. A second Ctrl-C makes them hurry."""
     for child in children:
         child.process.terminate()
-    until = time.monotonic() + LONGEST_STOP
+    try:
+        _wait(children)
+    except KeyboardInterrupt:
+        for child in children:
+            child.process.terminate()
+        _wait(children)
     for child in children:
-        with suppress(subprocess.TimeoutExpired):
-            child.process.wait(max(until - time.monotonic(), 0.1))
         if child.process.poll() is None:
             child.process.kill()
             child.process.wait()
         if child.process.stdin:
             child.process.stdin.close()
+
+
+def _wait(children: list[_Child]) -> None:
+    until = time.monotonic() + LONGEST_STOP
+    for child in children:
+        with suppress(subprocess.TimeoutExpired):
+            child.process.wait(max(until - time.monotonic(), 0.1))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from tests.acceptance.test_first_light import create, events, job
+from tests.doors import door
 
 Start = Callable[..., Any]
 WaitUntil = Callable[[Callable[[], Any], str], Any]
@@ -112,3 +113,12 @@ def test_without_a_service_named_it_is_wrong_usage(start: Start) -> None:
     worker.wait_for_line("DATABASE_URL is not set, nor is JOBLEDGER_URL")
     assert worker.process.wait(30) == 2
     assert start("worker", "--url", "example.org").process.wait(30) == 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_worker_whose_key_is_refused_says_what_to_do_and_ends(start: Start, status: int) -> None:
+    with door(status) as url:
+        worker = start("worker", "--url", url, JOBLEDGER_KEY="jl_client_0")
+        assert "JOBLEDGER_KEY" in worker.wait_for_line("key.refused")
+        worker.wait_for_line("jobledger: ")
+        assert worker.process.wait(60) == 1

@@ -1,7 +1,9 @@
 """Workers as processes: killed, stopped, frozen and drained, and every job is done once."""
 
+import random
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -19,11 +21,16 @@ Start = Callable[..., Any]
 Wait = Callable[[Callable[[], Any], str], Any]
 ROOT = Path(__file__).parents[2]
 MANY = 500
+KILLS = 10
+KILLS_SEED = 4
+BESIDE = {"kind": "hold", "input": "go", "max_attempts": 20}
 HANDLERS = '''
 """Handlers that leave marks, wait for files, burn the processor, and order renders."""
 
 import asyncio
 import os
+import resource
+import signal
 from pathlib import Path
 
 import httpx2
@@ -41,9 +48,46 @@ def mark(*words: object) -> None:
 @handles("hold")
 async def hold(job: JobContext, file: str) -> int:
     mark(job.id, job.attempt)
-    while not (HERE / file).exists():
-        await asyncio.sleep(0.05)
+    try:
+        while not (HERE / file).exists():
+            await asyncio.sleep(0.05)
+    except asyncio.CancelledError:
+        mark(job.id, job.attempt, "stopped")
+        raise
     return job.attempt
+
+
+@handles("stand-still")
+async def stand_still(job: JobContext, input: None) -> int:
+    mark(job.id, job.attempt)
+    if job.attempt == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)  # and when it goes on, the handler is at its end
+    return job.attempt
+
+
+@handles("devour")
+async def devour(job: JobContext, input: None) -> None:
+    mark(job.id, job.attempt)
+    os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
+
+
+@handles("devour-alone")
+def devour_alone(job: PlainJobContext, input: None) -> None:
+    mark(job.id, job.attempt)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@handles("write")
+async def write(job: JobContext, file: str) -> None:
+    """Runs out of disk in the midst of a file at the first attempt; the next one waits, and finds room."""
+    mark(job.id, job.attempt)
+    if job.attempt == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        while not (HERE / file).exists():
+            await asyncio.sleep(0.05)
+    await job.save_artifact("film.mp4", bytes(3_000_000), "video/mp4")
 
 
 @handles("hog")
@@ -85,9 +129,23 @@ class Works:
 
     def worker(self, *arguments: str, **environment: str) -> Any:
         """A worker process, once it works."""
-        worker = self._start("worker", *arguments, **{**self._environment, **environment})
+        worker = self.starting(*arguments, **environment)
         worker.wait_for_line("worker.started")
         return worker
+
+    def starting(self, *arguments: str, **environment: str) -> Any:
+        """A worker process that has just begun to start."""
+        return self._start("worker", *arguments, **{**self._environment, **environment})
+
+    def server(self) -> str:
+        """The address of an API server that keeps artifacts where the workers do."""
+        return str(self._start("api", "--port", "0", **self._environment).url)
+
+    def supervised(self) -> Any:
+        """A server and a worker that are started again when they die, once they are ready."""
+        up = self._start("up", "--port", "0", **self._environment)
+        up.wait_for_line("jobledger listening on")
+        return up
 
     def create(self, *jobs: dict[str, Any]) -> list[str]:
         body = {
@@ -99,6 +157,9 @@ class Works:
 
     def job(self, id: str) -> Any:
         return self._http.get(f"/v1/jobs/{id}").json()
+
+    def cancel(self, id: str) -> None:
+        self._http.post(f"/v1/jobs/{id}/cancellations", json={"reason": "the test is over"}).raise_for_status()
 
     def events(self, id: str) -> list[Any]:
         return list(self._http.get(f"/v1/jobs/{id}/events").json()["items"])
@@ -193,7 +254,7 @@ def test_a_worker_killed_in_step_two_of_three_leaves_steps_two_and_three_to_the_
     assert handlers.calls == ["one", "two", "two", "three"]
 
 
-def test_a_worker_that_was_frozen_until_its_lease_was_lost_is_refused(works: Works, wait_until: Wait) -> None:
+def test_a_heartbeat_of_a_lost_lease_is_refused_and_stops_the_handler(works: Works, wait_until: Wait) -> None:
     frozen = works.worker()
     (id,) = works.create({"kind": "hold", "input": "go"})
     wait_until(lambda: works.calls == [f"{id} 1"], "the first attempt")
@@ -202,11 +263,28 @@ def test_a_worker_that_was_frozen_until_its_lease_was_lost_is_refused(works: Wor
         wait_until(lambda: "heartbeat_missed" in works.types(id), "the rescue")
         works.worker()
         wait_until(lambda: works.calls == [f"{id} 1", f"{id} 2"], "the second attempt")
-        works.go()
-        wait_until(lambda: ended(works.job(id)), "the end")
     finally:
         frozen.process.send_signal(signal.SIGCONT)
     frozen.wait_for_line("lease-lost")
+    wait_until(lambda: f"{id} 1 stopped" in works.calls, "the end of the first handler")
+    works.go()
+    wait_until(lambda: ended(works.job(id)), "the end")
+    assert works.calls == [f"{id} 1", f"{id} 2", f"{id} 1 stopped"]
+    assert works.types(id) == ["created", "started", "heartbeat_missed", "started", "completed"]
+    assert works.job(id)["result"] == 2
+
+
+def test_a_late_completion_is_refused_and_the_job_completes_once(works: Works, wait_until: Wait) -> None:
+    """Its process stands still in the last line of its handler, so that the next thing it says is the completion."""
+    frozen = works.worker()
+    (id,) = works.create({"kind": "stand-still", "input": None})
+    wait_until(lambda: psutil.Process(frozen.process.pid).status() == psutil.STATUS_STOPPED, "the standstill")
+    try:
+        works.worker()
+        wait_until(lambda: ended(works.job(id)), "the end")
+    finally:
+        frozen.process.send_signal(signal.SIGCONT)
+    assert "report=completed" in frozen.wait_for_line("lease-lost")
     assert works.types(id) == ["created", "started", "heartbeat_missed", "started", "completed"]
     assert works.job(id)["result"] == 2
 
@@ -237,27 +315,110 @@ def test_a_worker_told_to_stop_with_500_jobs_lets_them_end_or_gives_them_back(wo
     assert max(Counter(works.calls).values()) == 1
 
 
-def test_a_render_is_ordered_once_whenever_its_worker_is_killed(
+@pytest.mark.parametrize("request_number", [signal.SIGTERM, signal.SIGINT])
+def test_told_twice_a_worker_gives_its_jobs_back_at_once(
+    works: Works, wait_until: Wait, request_number: signal.Signals
+) -> None:
+    worker = works.worker("--grace", "3600")
+    ids = works.create(*[{"kind": "hold", "input": "never", "max_attempts": 1} for _ in range(5)])
+    wait_until(lambda: len(works.calls) == len(ids), "all of them run")
+    worker.process.send_signal(signal.SIGTERM)
+    worker.wait_for_line("worker.draining")
+
+    def told_again() -> bool:
+        if stopped := any("worker.stopped" in line for line in worker.output):
+            return stopped
+        worker.process.send_signal(request_number)
+        return False
+
+    wait_until(told_again, "the worker's end")
+    assert worker.process.wait(60) == 0
+    for id in ids:
+        assert works.types(id) == ["created", "started", "released"]
+        works.cancel(id)
+
+
+def test_a_render_is_ordered_once_though_its_worker_is_killed_at_ten_random_moments(
     works: Works, renders: Renders, wait_until: Wait
 ) -> None:
-    first = works.worker()
-    (id,) = works.create({"kind": "film", "input": renders.url, "max_attempts": 5})
-    wait_until(lambda: len(renders.posts) == 1, "the order")
-    first.kill()  # it never heard what became of the order
-    renders.answers.set()
-    second = works.worker()
-    wait_until(lambda: renders.polls > 0, "the first look")
-    second.kill()  # it waited for the film
-    polls = renders.polls
-    third = works.worker()
-    wait_until(lambda: renders.polls > polls + 1, "another look")
-    third.kill()
+    chance = random.Random(KILLS_SEED)
+    killed: set[int] = set()
+    answered_from = chance.randint(3, 6)  # until then nobody hears what became of the order
+    for _ in range(3):
+        works.starting()
+    (id,) = works.create({"kind": "film", "input": renders.url, "max_attempts": 3 * KILLS})
+
+    def holder() -> int | None:
+        worker = works.job(id)["worker"]
+        pid = int(worker.split("-")[-2]) if worker else None
+        return None if pid in killed else pid
+
+    for kill in range(KILLS):
+        if kill == answered_from:
+            renders.answers.set()
+        asked = len(renders.posts) + renders.polls
+        pid = wait_until(holder, f"a worker that can be killed, after {kill}")
+        if chance.random() < 0.7:
+            wait_until(partial(more, renders, asked), "a request")
+        time.sleep(chance.uniform(0, 0.3))  # the moment
+        psutil.Process(pid).kill()
+        killed.add(pid)
+        works.starting()
     renders.film = "film.mp4"
-    works.worker()
     job = wait_until(lambda: ended(works.job(id)), "the end")
-    assert (job["status"], job["attempt"], job["result"]) == ("completed", 4, "film.mp4")
+    types = works.types(id)
+    assert (job["status"], job["result"]) == ("completed", "film.mp4")
     assert renders.orders == {f"{id}:render": "render-1"}
-    assert len(renders.posts) == 2
+    assert len(renders.posts) > 1, "the order was never in doubt"
+    assert types.count("heartbeat_missed") == job["attempt"] - 1 >= KILLS
+    assert types.count("completed") == 1
+    assert sum("handle" in event["data"] for event in works.events(id)) == 1
+
+
+def test_a_job_that_kills_its_worker_is_failed_after_its_attempts_and_the_others_complete(
+    works: Works, wait_until: Wait
+) -> None:
+    works.supervised()
+    hungry, *others = works.create({"kind": "devour", "input": None}, *[BESIDE] * 5)
+    assert wait_until(lambda: ended(works.job(hungry)), "the end of the hungry one")["status"] == "failed"
+    works.go()
+    for id in others:
+        assert wait_until(partial(done, works, id), "the end of the others")["status"] == "completed"
+    events = works.events(hungry)
+    assert works.types(hungry) == ["created", *["started", "heartbeat_missed"] * 3, "failed"]
+    assert [e["data"]["attempt"] for e in events if e["type"] == "job.heartbeat_missed"] == [1, 2, 3]
+    assert works.job(hungry)["error"]["type"] == "heartbeat-missed"
+    assert [call for call in works.calls if hungry in call] == [f"{hungry} {n}" for n in (1, 2, 3)]
+    assert any("heartbeat_missed" in works.types(id) for id in others), "none was held beside it"
+
+
+def test_a_plain_handler_that_runs_out_of_memory_takes_nobody_along(works: Works, wait_until: Wait) -> None:
+    works.worker()
+    hungry, other = works.create({"kind": "devour-alone", "input": None}, {"kind": "hold", "input": "go"})
+    job = wait_until(lambda: ended(works.job(hungry)), "the end of the hungry one")
+    assert (job["status"], job["error"]["type"]) == ("failed", "process-died")
+    assert "SIGKILL" in job["error"]["message"]
+    assert works.types(hungry) == ["created", *["started", "failed"] * 3]
+    works.go()
+    assert wait_until(lambda: ended(works.job(other)), "the end of the other")["attempt"] == 1
+
+
+def test_a_disk_that_is_full_fails_the_attempt_and_half_a_file_is_never_served(works: Works, wait_until: Wait) -> None:
+    api = works.server()
+    works.worker()
+    (id,) = works.create({"kind": "write", "input": "go"})
+    film = f"{api}/v1/jobs/{id}/artifacts/film.mp4"
+    wait_until(lambda: works.calls == [f"{id} 1", f"{id} 2"], "the second attempt")
+    (failed,) = [event["data"] for event in works.events(id) if event["type"] == "job.failed"]
+    assert failed["error"]["type"] == "NoSpace"
+    assert "no space left" in failed["error"]["message"]
+    assert works.job(id)["artifacts"] == []
+    assert httpx2.get(film, timeout=30).status_code == 404
+    kept = [path for path in (works.folder / "data").rglob("*") if path.is_file() and path.name != "owner"]
+    assert kept == [], "something of the file was left"
+    works.go()
+    wait_until(lambda: ended(works.job(id)), "the end")
+    assert httpx2.get(film, timeout=30).content == bytes(3_000_000)
 
 
 def test_a_plain_handler_that_hogs_its_process_keeps_its_lease(works: Works, wait_until: Wait) -> None:
@@ -308,6 +469,11 @@ def test_an_installed_package_brings_its_handlers_along(works: Works, wait_until
     ids = works.create({"kind": "shout", "input": "extra extra"}, {"kind": "print", "input": "extra extra"})
     results = [wait_until(partial(done, works, id), "the end")["result"] for id in ids]
     assert results == ["EXTRA EXTRA", "Extra Extra"]
+
+
+def more(renders: Renders, asked: int) -> bool:
+    """Whether the render farm was asked again."""
+    return len(renders.posts) + renders.polls > asked
 
 
 def done(works: Works, id: str) -> Any:

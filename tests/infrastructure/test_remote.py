@@ -9,10 +9,11 @@ import pytest
 from msgspec import Raw
 
 from application.claims import Claim
-from application.errors import Invalid, NotFound, Unavailable
+from application.errors import Invalid, KeyRefused, NotFound, Unavailable
 from application.reports import AnyReport, CompletionReport, Heartbeat, ProgressReport, Reported
 from domain.refusals import JobFinished, LeaseLost
 from infrastructure.remote import RemoteService
+from tests.doors import door
 
 
 def _create(api: str, kind: str, count: int = 1) -> None:
@@ -114,3 +115,46 @@ def test_a_file_is_streamed_from_a_path(api: str, tmp_path: Path) -> None:
         await service.close()
 
     asyncio.run(told())
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "asked"),
+    [(503, {"Retry-After": "7"}, 7.0), (429, {"Retry-After": "9000"}, 30.0), (500, {}, None)],
+)
+def test_claims_and_reports_say_how_long_the_service_wants_to_be_left_alone(
+    status: int, headers: dict[str, str], asked: float | None
+) -> None:
+    async def told(url: str) -> None:
+        service = RemoteService(url, None)
+        (answer,) = await service.report("w", [Heartbeat(job_id=uuid4(), attempt=1)])
+        assert isinstance(answer, Unavailable)
+        assert answer.retry_after == asked
+        assert service.pause == 0.0
+        with pytest.raises(Unavailable):
+            await service.claim(_claim("any"))
+        assert service.pause == (1.0 if asked is None else asked)
+        await service.close()
+
+    with door(status, headers) as url:
+        asyncio.run(told(url))
+
+
+@pytest.mark.parametrize(
+    ("status", "key", "advice"),
+    [
+        (401, None, "wants a key"),
+        (401, "jl_worker_0", "does not know the key in JOBLEDGER_KEY"),
+        (403, "jl_client_0", "the key in JOBLEDGER_KEY may not do this"),
+    ],
+)
+def test_a_key_that_is_refused_is_told_with_what_to_do(status: int, key: str | None, advice: str) -> None:
+    async def told(url: str) -> None:
+        service = RemoteService(url, key)
+        with pytest.raises(KeyRefused, match=advice):
+            await service.claim(_claim("any"))
+        (answer,) = await service.report("w", [Heartbeat(job_id=uuid4(), attempt=1)])
+        assert isinstance(answer, KeyRefused)
+        await service.close()
+
+    with door(status) as url:
+        asyncio.run(told(url))
