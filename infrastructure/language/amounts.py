@@ -22,6 +22,18 @@ class Bar(msgspec.Struct, frozen=True):
     share: float
 
 
+class Operation(msgspec.Struct, frozen=True):
+    """A sum of two terms, which are known by their places; each is written as it stands there."""
+
+    left: int
+    sign: str
+    right: int
+    result: int
+    left_written: str
+    right_written: str
+    result_written: str
+
+
 class Working(msgspec.Struct, frozen=True):
     """How the result comes about, and what had to be assumed about the words."""
 
@@ -30,6 +42,7 @@ class Working(msgspec.Struct, frozen=True):
     result: str
     assumption: str = ""
     bars: list[Bar] = []
+    operations: list[Operation] = []
 
 
 class Doubt(Exception):

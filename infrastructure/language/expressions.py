@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-from infrastructure.language.amounts import Doubt, Step, Working, fraction, number
+from infrastructure.language.amounts import Doubt, Operation, Step, Working, fraction, number
 from infrastructure.language.reading import NUMBER, Reading
 
 ASKS_FOR = r"(?:what(?:'s| is| are)|how much is|compute|calculate|evaluate|simplify|solve|find|work out)"
@@ -25,63 +25,76 @@ def expression(_: Reading, text: str) -> Working:
         raise Doubt
     calculation = _Calculation(match[1])
     value = calculation.value()
-    return Working(calculation.steps, value, fraction(value))
+    return Working(calculation.steps, value, fraction(value), operations=calculation.operations)
+
+
+_Term = tuple[Fraction, int]
 
 
 class _Calculation:
-    """Evaluates by precedence, noting each operation. `^` binds tightest; a sign may stand before a number."""
+    """Evaluates by precedence, noting each operation. `^` binds tightest; a sign may stand before a number.
+
+    A term is its value and its place: numbers are placed as they are read, results behind all that came before.
+    """
 
     def __init__(self, expression: str) -> None:
         self._tokens = re.findall(rf"{NUMBER}|[^\s]", expression)
+        self._places = 0
         self.steps: list[Step] = []
+        self.operations: list[Operation] = []
         if len(self._tokens) > 60:
             raise Doubt
 
     def value(self) -> Fraction:
-        value = self._sum()
+        value, _ = self._sum()
         if self._tokens:
             raise Doubt
         return value
 
-    def _sum(self) -> Fraction:
-        value = self._product()
+    def _sum(self) -> _Term:
+        term = self._product()
         while sign := self._take("+", "-"):
             other = self._product()
-            value = self._note(value, sign, other, value + other if sign == "+" else value - other)
-        return value
+            term = self._note(term, sign, other, term[0] + other[0] if sign == "+" else term[0] - other[0])
+        return term
 
-    def _product(self) -> Fraction:
-        value = self._power()
+    def _product(self) -> _Term:
+        term = self._power()
         while sign := self._take("*", "/"):
             other = self._power()
-            value = self._note(value, sign, other, value * other if sign == "*" else value / other)
-        return value
+            term = self._note(term, sign, other, term[0] * other[0] if sign == "*" else term[0] / other[0])
+        return term
 
-    def _power(self) -> Fraction:
+    def _power(self) -> _Term:
         if self._take("-"):
-            return -self._power()
+            value, place = self._power()
+            return -value, place
         base = self._atom()
         if not self._take("^"):
             return base
         exponent = self._power()
-        if exponent.denominator != 1 or not 0 <= exponent <= 12:
+        if exponent[0].denominator != 1 or not 0 <= exponent[0] <= 12:
             raise Doubt
-        return self._note(base, "^", exponent, base ** int(exponent))
+        return self._note(base, "^", exponent, base[0] ** int(exponent[0]))
 
-    def _atom(self) -> Fraction:
+    def _atom(self) -> _Term:
         if self._take("("):
-            value = self._sum()
+            term = self._sum()
             if not self._take(")"):
                 raise Doubt
-            return value
+            return term
         if not self._tokens or not self._tokens[0][0].isdigit():
             raise Doubt
-        return number(self._tokens.pop(0))
+        return self._placed(number(self._tokens.pop(0)))
 
     def _take(self, *signs: str) -> str:
         return self._tokens.pop(0) if self._tokens and self._tokens[0] in signs else ""
 
-    def _note(self, left: Fraction, sign: str, right: Fraction, value: Fraction) -> Fraction:
+    def _placed(self, value: Fraction) -> _Term:
+        self._places += 1
+        return value, self._places - 1
+
+    def _note(self, left: _Term, sign: str, right: _Term, value: Fraction) -> _Term:
         name, drawn = {
             "+": ("Add", "+"),
             "-": ("Subtract", "−"),
@@ -91,8 +104,11 @@ class _Calculation:
         }[sign]
         if len(str(value)) > 60:
             raise Doubt
-        self.steps.append(Step(name, f"{_operand(left)} {drawn} {_operand(right)} = {fraction(value)}"))
-        return value
+        self.steps.append(Step(name, f"{_operand(left[0])} {drawn} {_operand(right[0])} = {fraction(value)}"))
+        result = self._placed(value)
+        written = fraction(left[0]).split(" ")[0], fraction(right[0]).split(" ")[0]
+        self.operations.append(Operation(left[1], drawn, right[1], result[1], *written, fraction(value).split(" ")[0]))
+        return result
 
 
 def _operand(value: Fraction) -> str:

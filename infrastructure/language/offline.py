@@ -1,20 +1,29 @@
-"""A language model that is none: it reads the question by fixed rules and composes a modest but true page."""
+"""A language model that is none: it reads the question by fixed rules and plays what it could work out."""
 
+import re
 from html import escape
 from importlib.resources import files
 from string import Template
 
-from application.language import Analysis, Page, Question, Rejected, ReportProgress, Story
-from infrastructure.language.amounts import Bar, Working, number_in
-from infrastructure.language.arithmetic import worked
-from infrastructure.language.concept_map import concept_map
+import msgspec
+
+from application.language import Analysis, Counterpart, Page, Question, Rejected, ReportProgress, Story
+from infrastructure.language.animation import Animation, Label, Scene, Shape
+from infrastructure.language.concept_map import concept_map, isolated
+from infrastructure.language.options import named_answer, verdict
 from infrastructure.language.reading import QUANTITY, READ, Reading, read
 from infrastructure.language.signs import difficulty_of, kind_of
+from infrastructure.language.subjects import recognised
 
-FACTS = 10
-"""Sentences that are listed; how many more there are is said."""
 SENTENCE = 500
-"""Characters of a sentence that are shown outside the question itself."""
+"""Characters of a sentence or an option that are shown outside the question itself."""
+
+SHOWN = re.compile(
+    r"(?:explain|describe|show|trace|draw|demonstrate|illustrate|implement|write|how (?:do|does|is|are|can|would|to)|"
+    r"what (?:is|are) (?:a|an|recursion)|insert|build|reverse)\b",
+    re.IGNORECASE,
+)
+"""What asks for no more than to be shown how something goes."""
 
 
 class OfflineModel:
@@ -27,25 +36,21 @@ class OfflineModel:
         self._page = Template(page.read_text(encoding="utf-8"))
 
     async def analyse(self, question: Question) -> Analysis:
-        reading = read(question.whole)
+        reading = _read(question)
+        animation = recognised(reading)
         kind = kind_of(question.whole[:READ])
-        sums = kind.type != "maths" and worked(reading) is not None
         return Analysis(
-            type="maths" if sums else kind.type,
-            subject="arithmetic" if sums else kind.subject,
+            type=animation.type if animation else kind.type,
+            subject=animation.subject if animation else kind.subject,
             difficulty=difficulty_of(reading),
             concepts=_concepts(reading),
             asked=_clipped(reading.asked, 1000),
         )
 
     async def tell(self, question: Question, analysis: Analysis) -> Story:
-        reading = read(question.whole)
-        short = reading.asked if len(reading.asked) <= 90 else " · ".join(analysis.concepts[:3])
-        return Story(
-            title=_clipped(short or reading.asked or "A question", 120),
-            setting=_clipped(reading.sentences[0], 300) if reading.sentences else "",
-            text="\n\n".join(_paragraphs(reading, analysis)),
-        )
+        reading = _read(question)
+        animation = recognised(reading)
+        return _played_story(reading, animation) if animation else _mapped_story(reading, analysis)
 
     async def draw(
         self,
@@ -55,19 +60,37 @@ class OfflineModel:
         progress: ReportProgress,
         rejected: Rejected | None = None,
     ) -> Page:
-        reading = read(question.whole)
+        reading = _read(question)
+        animation = recognised(reading)
+        drawing = _played(reading, animation) if animation else _mapped(reading, analysis)
         page = self._page.substitute(
-            title=escape(story.title),
+            title=escape(drawing.name),
             badges=_badges(analysis),
-            question=_marked(question.whole[:READ]),
+            question=_marked(question.question[:READ]),
+            options=_options(question, reading),
             unread=_unread(reading),
-            steps="".join(_steps(reading, analysis)),
-            story="".join(f'<p dir="auto">{escape(part)}</p>' for part in story.text.split("\n\n")),
-            map=_map(reading, analysis),
-            signs=_signs(question),
+            notes="".join(f'<p class="quiet" dir="auto">{escape(note)}</p>' for note in drawing.notes),
+            steps="".join(map(_step, drawing.scenes)),
+            scenes=_script_data([scene.shapes for scene in drawing.scenes]),
+            tale=escape(story.title),
+            story=_story(story),
+            mapping=_mapping(story),
+            reading=_how_read(question, animation),
         )
         await progress(1.0)
         return Page(page)
+
+
+class _Drawing(msgspec.Struct, frozen=True):
+    """What the page plays, whether or not the subject is known."""
+
+    name: str
+    scenes: list[Scene]
+    notes: list[str]
+
+
+def _read(question: Question) -> Reading:
+    return read(question.question, question.options, question.answer)
 
 
 def _concepts(reading: Reading) -> list[str]:
@@ -77,50 +100,106 @@ def _concepts(reading: Reading) -> list[str]:
     return list(dict.fromkeys(_clipped(concept, 60) for concept in concepts))
 
 
-def _paragraphs(reading: Reading, analysis: Analysis) -> list[str]:
-    told = [f"“{_isolated(_clipped(fact, 300))}”" for fact in reading.given[:5]]
-    beginning = ["It begins with what is told: ", "And then: ", "Further: ", "Also: ", "And: "]
-    facts = [lead + fact for lead, fact in zip(beginning, told, strict=False)]
-    if len(reading.given) > len(told):
-        facts.append(f"And {len(reading.given) - len(told)} more sentences.")
-    asked = f"Out of this one thing is wanted: “{_isolated(_clipped(reading.asked, 500))}”" if reading.asked else ""
-    held = f"The words to hold on to: {', '.join(map(_isolated, analysis.concepts))}." if analysis.concepts else ""
-    return [part for part in (" ".join(facts), asked, held, _ending(reading)) if part]
+# A question of a known subject
 
 
-def _ending(reading: Reading) -> str:
-    if working := worked(reading):
-        sums = "; ".join(step.sum for step in working.steps[:8])
-        return (
-            f"The numbers speak for themselves: {sums}. So it is {working.result}. {_verdict(reading, working)}".strip()
-        )
+def _played(reading: Reading, animation: Animation) -> _Drawing:
+    """Its scenes; the last one says how options and answer compare, and what is left open."""
+    last = animation.scenes[-1]
+    closing = verdict(reading, animation) if animation.result else _left_open(reading)
+    end = msgspec.structs.replace(last, says=f"{last.says} {closing}".strip())
+    return _Drawing(animation.name, [*animation.scenes[:-1], end], animation.notes)
+
+
+def _left_open(reading: Reading) -> str:
+    if SHOWN.match(reading.asked):
+        return named_answer(reading)
+    asked = f"What the question asks, “{isolated(_clipped(reading.asked, 200))}”, was not worked out."
+    return f"{asked} {named_answer(reading) or 'Watching it may help to find out.'}"
+
+
+def _played_story(reading: Reading, animation: Animation) -> Story:
+    tale = animation.tale
+    end = f"So the answer is: {animation.result}. {verdict(reading, animation)}".strip() if animation.result else ""
+    return Story(
+        title=tale.title,
+        setting=tale.setting,
+        text="\n\n".join(part for part in (*tale.text, end) if part),
+        mapping=[Counterpart(element, concept) for element, concept in tale.mapping],
+    )
+
+
+# Any other question: a map of its terms
+
+
+def _mapped(reading: Reading, analysis: Analysis) -> _Drawing:
+    map = concept_map(analysis.concepts, reading.sentences)
+    if not map.terms:
+        empty: list[Shape] = [Label("none", 180, 40, "No terms were found.", size=16)]
+        return _Drawing("The question, taken apart", [Scene("No terms", _end(reading), empty)], [])
+    scenes = map.scenes(reading)
+    if reading.options:
+        choices = "; ".join(f"{option.label}: {isolated(_clipped(option.text, 80))}" for option in reading.options[:8])
+        scenes.append(Scene("What to choose from", f"{choices}.", map.end()))
+    scenes.append(Scene("Where this ends", _end(reading), map.end()))
+    return _Drawing(reading.asked if 0 < len(reading.asked) <= 120 else "A map of the question’s terms", scenes, [])
+
+
+def _end(reading: Reading) -> str:
     if reading.answer:
-        return _named_answer(reading)
-    return "The answer is left to the reader: fixed rules cannot tell it for certain, and guess nothing."
+        return f"{named_answer(reading)} It is repeated here, not checked."
+    return (
+        "Fixed rules cannot answer this for certain, so no answer is guessed. To go on: say what is asked in your own "
+        "words, tick off which terms it needs, and follow the lines between them."
+    )
 
 
-def _verdict(reading: Reading, working: Working) -> str:
-    """How the options, and the answer the question names, compare with the result."""
-    equal = [option for option in reading.options if number_in(option.text) == working.value]
-    said = []
-    if equal:
-        said.append(f"That is option {equal[0].label}: {equal[0].text}.")
-    elif reading.options:
-        said.append("None of the options says exactly that.")
-    if reading.answer:
-        said.append(_named_answer(reading))
-    return " ".join(said)
+def _mapped_story(reading: Reading, analysis: Analysis) -> Story:
+    terms = concept_map(analysis.concepts, reading.sentences).terms
+    told = [f"“{isolated(_clipped(fact, 300))}”" for fact in reading.given[:4]]
+    more = len(reading.given) - len(told)
+    facts = f"The guide only repeats what the question tells: {' '.join(told)}" if told else ""
+    facts += f" And {more} more sentences." if more > 0 else ""
+    asked = f"The visitor asks one thing: “{isolated(_clipped(reading.asked, 500))}”" if reading.asked else ""
+    places = (
+        f"On the map {isolated(terms[0])} stands in the middle, since the question turns on it most; "
+        "a path leads from place to place wherever two of them follow each other in a sentence."
+        if terms
+        else ""
+    )
+    around = [f"a place around it: {_clipped(term, 100)}" for term in terms[1:4]]
+    mapping = [
+        *(Counterpart("the place in the middle", _clipped(term, 200)) for term in terms[:1]),
+        *(Counterpart(place, "a term of the question") for place in around),
+        Counterpart("a path", "two terms that follow each other in a sentence"),
+        Counterpart("a broad path", "terms that do so more than once"),
+    ]
+    return Story(
+        title="A map before the journey",
+        setting="A visitor in a strange town, and a guide who knows the street names but has never been inside a "
+        "house.",
+        text="\n\n".join(part for part in (facts, asked, places, _end(reading)) if part),
+        mapping=mapping if terms else [],
+    )
 
 
-def _named_answer(reading: Reading) -> str:
-    chosen = [option.text for option in reading.options if option.label == reading.answer.strip("().").upper()]
-    answer = f"{reading.answer} ({chosen[0]})" if chosen else reading.answer
-    return f"The question itself names its answer: {_clipped(answer, 300).rstrip('.')}."
+# The page
 
 
 def _badges(analysis: Analysis) -> str:
     parts = dict.fromkeys([analysis.type, analysis.subject, analysis.difficulty])
     return "".join(f'<li dir="auto">{escape(part)}</li>' for part in parts)
+
+
+def _options(question: Question, reading: Reading) -> str:
+    """Options that came beside the question; those within it are shown there."""
+    if not question.options:
+        return ""
+    choices = "".join(
+        f"<li><bdi>{escape(option.label)}. {escape(_clipped(option.text, SENTENCE))}</bdi></li>"
+        for option in reading.options
+    )
+    return f"<ul>{choices}</ul>"
 
 
 def _unread(reading: Reading) -> str:
@@ -131,83 +210,47 @@ def _unread(reading: Reading) -> str:
     )
 
 
-def _steps(reading: Reading, analysis: Analysis) -> list[str]:
-    steps = [_step("What is given", _facts(reading))]
-    if reading.asked:
-        steps.append(_step("What is asked", f'<p dir="auto">{_marked(_clipped(reading.asked, SENTENCE))}</p>'))
-    if reading.options:
-        choices = "".join(
-            f"<li><bdi>{option.label}. {escape(_clipped(option.text, SENTENCE))}</bdi></li>"
-            for option in reading.options
-        )
-        steps.append(_step("What to choose from", f"<ul>{choices}</ul>"))
-    if analysis.concepts:
-        terms = "".join(f'<li dir="auto">{escape(concept)}</li>' for concept in analysis.concepts)
-        steps.append(_step("Key terms", f'<ul class="badges">{terms}</ul>'))
-    working = worked(reading)
-    return [*steps, *(_worked_steps(reading, working) if working else [_open_end(reading)])]
+def _step(scene: Scene) -> str:
+    return f"<li><h3>{escape(scene.title)}</h3><p>{escape(scene.says)}</p></li>"
 
 
-def _facts(reading: Reading) -> str:
-    if not reading.given:
-        return "<p>No facts beside the question: all there is to go by is in what it asks.</p>"
-    facts = "".join(f'<li dir="auto">{_marked(_clipped(fact, SENTENCE))}</li>' for fact in reading.given[:FACTS])
-    more = len(reading.given) - FACTS
-    return f"<ul>{facts}</ul>" + (f'<p class="quiet">And {more} more sentences.</p>' if more > 0 else "")
+def _script_data(scenes: list[list[Shape]]) -> str:
+    """JSON that no HTML parser can mistake for the end of its element."""
+    text = msgspec.json.encode(scenes).decode()
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _worked_steps(reading: Reading, working: Working) -> list[str]:
-    sums = [_step(step.words, f'<p class="sum">{escape(step.sum)}</p>') for step in working.steps]
-    result = f'<p class="result">{escape(working.result)}</p>{_bars(working.bars)}'
-    notes = [working.assumption, _verdict(reading, working)]
-    said = "".join(f'<p class="quiet" dir="auto">{escape(note)}</p>' for note in notes if note)
-    return [*sums, _step("The result", result + said)]
+def _story(story: Story) -> str:
+    setting = f'<p class="setting">{escape(story.setting)}</p>' if story.setting else ""
+    return setting + "".join(f"<p>{escape(part)}</p>" for part in story.text.split("\n\n"))
 
 
-def _bars(bars: list[Bar]) -> str:
-    drawn = (f'<li>{escape(bar.label)}<span style="width: {bar.share:.2%}"></span></li>' for bar in bars)
-    return f'<ul class="bars">{"".join(drawn)}</ul>' if bars else ""
-
-
-def _open_end(reading: Reading) -> str:
-    if reading.answer:
-        named = f'<p dir="auto">{escape(_named_answer(reading))}</p>'
-        return _step("The answer", named + "<p>It is repeated here, not checked.</p>")
-    return _step(
-        "Where this ends",
-        "<p>Fixed rules cannot answer this for certain, so no answer is guessed. To go on: say what is asked in your "
-        "own words, tick off which given facts it needs, and follow the lines of the concept map between them.</p>",
-    )
-
-
-def _step(title: str, body: str) -> str:
-    return f'<li><h3 dir="auto">{escape(title)}</h3>{body}</li>'
-
-
-def _map(reading: Reading, analysis: Analysis) -> str:
-    drawn = concept_map(analysis.concepts, reading.sentences)
-    if not drawn.terms:
+def _mapping(story: Story) -> str:
+    if not story.mapping:
         return ""
-    places = "".join(
-        f'<div><dt dir="auto">{escape(term)}</dt>'
-        + "".join(f'<dd dir="auto">{escape(_clipped(sentence, SENTENCE))}</dd>' for sentence in sentences[:3])
-        + "</div>"
-        for term, sentences in zip(drawn.terms, drawn.places, strict=True)
+    pairs = "".join(
+        f'<div><dt dir="auto">{escape(pair.element)}</dt><dd dir="auto">{escape(pair.concept)}</dd></div>'
+        for pair in story.mapping
     )
     return (
-        '<section aria-labelledby="map"><h2 id="map">Concept map</h2>'
-        '<p class="quiet">A line joins terms that follow each other in a sentence. '
-        "Choose a term to see where it stands.</p>"
-        f'{drawn.svg()}<dl class="places" aria-live="polite">{places}</dl></section>'
+        f'<section aria-labelledby="mapping"><h2 id="mapping">What stands for what</h2><dl '
+        f'class="named">{pairs}</dl></section>'
     )
 
 
-def _signs(question: Question) -> str:
+def _how_read(question: Question, animation: Animation | None) -> str:
     kind = kind_of(question.whole[:READ])
+    known = (
+        f"<p>It was recognised as a question about {escape(animation.subject)}, whose steps can be worked out by "
+        f"rule.</p>"
+        if animation
+        else "<p>It fits none of the subjects that can be played step by step beyond doubt, so its terms are "
+        "mapped instead.</p>"
+    )
     if not kind.signs:
-        return "<p>None of the known signs of a subject stands in it, so it is only taken apart.</p>"
+        return known
     signs = "".join(f'<li dir="auto">{escape(_clipped(sign, 60))}</li>' for sign in kind.signs[:12])
-    return f'<p>Signs of {escape(kind.type)} in its text:</p><ul class="badges">{signs}</ul>'
+    return f'{known}<p>Signs of {escape(kind.type)} in its text:</p><ul class="badges">{signs}</ul>'
 
 
 def _marked(text: str) -> str:
@@ -221,8 +264,3 @@ def _marked(text: str) -> str:
 
 def _clipped(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _isolated(text: str) -> str:
-    """Text of either direction within an English sentence, between Unicode's FSI and PDI."""
-    return f"\u2068{text}\u2069"

@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
+from string import ascii_uppercase
 
 import msgspec
 
@@ -11,7 +13,7 @@ READ = 20_000
 
 NUMBER = r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?"
 UNIT = r"%|percent\b|[\u3040-\u9fff]|(?:km/h|m/s|mph|km|cm|mm|m|kg|g|ml|l|h|min|s)\b|°[CF]?|[a-z]{2,}s\b"
-QUANTITY = re.compile(rf"[$€£¥]\s?{NUMBER}|{NUMBER}\s?(?:{UNIT})?", re.IGNORECASE)
+QUANTITY = re.compile(rf"[$€£¥]\s?{NUMBER}|{NUMBER}(?:\s?(?:{UNIT}))?", re.IGNORECASE)
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\b[DM]r\.)(?<!\bMrs\.)\s+|(?<=[。！？؟])\s*|\n+")
 QUESTION_MARK = re.compile(r"[?？؟\u037e]\s*$")
 ASKING = re.compile(
@@ -21,6 +23,7 @@ ASKING = re.compile(
 )
 CLAUSE = re.compile(r",\s+(?=(?:what|how|which|who|when|where|why|find|calculate)\b)", re.IGNORECASE)
 OPTION = re.compile(r"(?:^|(?<=\n))[ \t]*\(?([A-Ha-h])[).:][ \t]+|(?<=[\s?])\(?([A-Ha-h])\)[ \t]+")
+LABEL = re.compile(r"\s*(?:[-*]\s+)?\(?([A-Za-z]|[0-9]{1,2})[).:]\s+")
 ANSWER = re.compile(r"^[ \t]*(?:correct[ \t]+)?answer[ \t]*[:=][ \t]*(\S.*)$", re.IGNORECASE | re.MULTILINE)
 CODE_BLOCK = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -52,7 +55,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """A question in parts: the sentences that tell, the one that asks, the options and the answer it names.
 
     `terms` are its key terms and `quantities` its numbers with their units, each as the question writes it, most
-    important first. Fenced code is no part of them; `unread` counts the characters beyond `READ`.
+    important first. Fenced code is no part of them, it is `code`; `unread` counts the characters beyond `READ`.
     """
 
     sentences: list[str]
@@ -62,23 +65,30 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     answer: str
     quantities: list[str]
     terms: list[str]
+    code: str
     unread: int
 
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
 
-def read(question: str) -> Reading:
+
+def read(question: str, options: Sequence[str] = (), answer: str | None = None) -> Reading:
+    """The parts of a question; `options` and `answer` are those given beside its text."""
     text = "\n".join(question[:READ].splitlines())
-    answer = ANSWER.search(text)
-    stem, options = _without_options(CODE_BLOCK.sub("", ANSWER.sub("", text)))
+    named = ANSWER.search(text)
+    stem, found = _without_options(CODE_BLOCK.sub("", ANSWER.sub("", text)))
     given, asked = _given_and_asked(_sentences(stem))
     sentences = [*given, *([asked] if asked else [])]
     return Reading(
         sentences=sentences,
         given=given,
         asked=asked,
-        options=options,
-        answer=answer[1].strip() if answer else "",
+        options=_labelled(options) if options else found,
+        answer=answer.strip() if answer else named[1].strip() if named else "",
         quantities=_quantities(stem),
         terms=_terms(sentences),
+        code="\n".join(CODE_BLOCK.findall(text)),
         unread=max(len(question) - READ, 0),
     )
 
@@ -99,6 +109,16 @@ def _without_options(text: str) -> tuple[str, list[Option]]:
         for mark, choice in zip(marks, [*texts[:-1], last], strict=True)
     ]
     return f"{text[: marks[0].start()]}\n{after}".strip(), options
+
+
+def _labelled(options: Sequence[str]) -> list[Option]:
+    """Each option under its own label, where all have one, else under a letter."""
+    labels = [LABEL.match(option) for option in options]
+    if all(labels):
+        marks = [(label, option) for label, option in zip(labels, options, strict=True) if label]
+        return [Option(label[1].upper(), " ".join(option[label.end() :].split())) for label, option in marks]
+    lettered = zip(ascii_uppercase, options, strict=False)
+    return [Option(letter, " ".join(option.split())) for letter, option in lettered]
 
 
 def _sentences(stem: str) -> list[str]:

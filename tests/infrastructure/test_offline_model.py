@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from application.language import Analysis, Question
-from infrastructure.language.arithmetic import worked
 from infrastructure.language.concept_map import concept_map
 from infrastructure.language.offline import OfflineModel
 from infrastructure.language.reading import READ, Option, read
+from infrastructure.language.subjects.arithmetic import worked
 
 JACKET = (
     "A jacket costs 80 dollars. In the sale its price is reduced by 25 %, and at the till 8 % sales tax is added. "
@@ -65,7 +65,7 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "line", "rect"}:
+        if tag not in {"meta", "input"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -174,17 +174,17 @@ def test_result_is_compared_with_options_and_answer() -> None:
 
 def test_page_shows_each_sum_and_the_result() -> None:
     page = unescape(drawn(JACKET))
-    for shown in ("80 dollars × 0.25 = 20 dollars", "60 dollars + 4.80 dollars = 64.80 dollars", "The result"):
+    for shown in ("80 dollars × 0.25 = 20 dollars", "60 dollars + 4.80 dollars = 64.80 dollars"):
         assert shown in page
 
 
 def test_shipped_example_is_worked_out() -> None:
     example = Path(__file__).parents[2] / "examples" / "question.txt"
-    assert "That is option B: 64.80 dollars." in told(example.read_text(encoding="utf-8"))
+    assert "That is option C: A, C, B, D, E." in told(example.read_text(encoding="utf-8"))
 
 
 def test_page_says_that_no_language_model_wrote_it() -> None:
-    assert "Composed offline, without a language model" in drawn("What is the capital of France?")
+    assert "Made offline, without a language model" in drawn("What is the capital of France?")
 
 
 def test_same_question_gives_the_same_bytes() -> None:
@@ -206,7 +206,7 @@ def test_page_is_whole_and_asks_nothing_of_the_network(question: str) -> None:
 def test_hostile_question_adds_no_element_and_no_handler() -> None:
     elements = Elements(drawn(HOSTILE))
     tags = [tag for tag, _ in elements.tags]
-    assert (tags.count("script"), tags.count("style"), tags.count("title")) == (1, 1, 1)
+    assert (tags.count("script"), tags.count("style"), tags.count("title")) == (2, 1, 1)
     assert "img" not in tags
     assert not [name for _, attributes in elements.tags for name in attributes if name.startswith("on")]
     assert "<script>alert(1)</script>" in unescape(drawn(HOSTILE))
