@@ -66,11 +66,13 @@ class Script(msgspec.Struct, frozen=True):
 
 
 def script_findings(scripts: Sequence[Script]) -> Iterator[str]:
-    """What is wrong with the scripts of one page, which share their global names."""
-    for script in scripts:
-        if (wrong := _syntax_error(script)) is not None:
-            yield f"{script.where}: {wrong}"
-    parsed = [(script, _captures(script.code)) for script in scripts]
+    """What is wrong with the scripts of one page, which share their global names.
+
+    What does not compile is looked at no further: to mend it can take tree-sitter minutes.
+    """
+    wrong = {script: said for script in scripts if (said := _syntax_error(script)) is not None}
+    yield from (f"{script.where}: {said}" for script, said in wrong.items())
+    parsed = [(script, _captures(script.code)) for script in scripts if script not in wrong]
     declared = {_text(node) for _, found in parsed for node in found.get("declared", [])}
     for script, found in parsed:
         yield from (f"{script.where}, line {line}: {what}" for line, what in _asked(found, declared))

@@ -150,6 +150,11 @@ def test_a_script_that_is_no_javascript_is_found_with_its_line(code: str) -> Non
     assert "SyntaxError" in found
 
 
+def test_a_script_that_is_hard_to_mend_is_not_mended() -> None:
+    (found,) = in_script("(" * 100_000 + "fetch('x')")
+    assert found == "script 1: RangeError: Maximum call stack size exceeded"
+
+
 def test_a_syntax_error_shows_the_line_it_is_in() -> None:
     assert in_script("step();\n  let a = ;")[0].endswith("let a = ;")
     assert in_script("step();\n  let a = ;")[0].startswith("script 1: line 2: ")
