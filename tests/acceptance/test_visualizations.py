@@ -157,7 +157,7 @@ def test_a_worker_killed_while_a_page_is_checked_buys_nothing_again(
         redrawn = stream(GOOD)
         redrawn.after = held
         studio.answers["redraw"] = [redrawn]
-    first = studio.worker(start, PATH=path)
+    first = studio.worker(start, PATH=path, TMPDIR=str(tmp_path))
     id = studio.create()
     if checks == 2:
         wait_until(lambda: studio.asked["redraw"] == 1, "the second page")
@@ -166,7 +166,7 @@ def test_a_worker_killed_while_a_page_is_checked_buys_nothing_again(
     wait_until(lambda: started.exists() and len(started.read_text().split()) == checks, "the check")
     first.kill()
     (tmp_path / "go").touch()
-    studio.worker(start, PATH=path)
+    studio.worker(start, PATH=path, TMPDIR=str(tmp_path))
     job = wait_until(lambda: studio.ended(id), "the end")
     assert (job["status"], job["attempt"]) == ("completed", 2), job
     assert studio.asked == Counter({"analysis": 1, "story": 1, "page": 1, "redraw": 1})

@@ -15,6 +15,12 @@ from infrastructure.chromium import Chromium
 PLAIN = "<!doctype html><title>x</title><p>x</p>"
 
 
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Profiles of this test's browsers are in a folder of its own: others may run, or have been killed, beside it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 def opened(path: str, html: str) -> Opened:
     found = uvloop.run(Chromium(path).open(html))
     assert found is not None
@@ -46,20 +52,22 @@ def test_what_goes_wrong_is_told(chromium: str, markup: str, finding: str) -> No
     assert any(finding in found for found in opened(chromium, PLAIN + markup).findings)
 
 
-def test_a_page_that_never_gets_ready_is_found_and_ended(chromium: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_never_gets_ready_is_found_and_ended(
+    chromium: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(module, "LOAD_SECONDS", 2.0)
     assert opened(chromium, PLAIN + "<script>while (true) {}</script>").findings == [
         "it is not ready 2 s after it was opened"
     ]
-    assert left_behind() == []
+    assert left_behind(tmp_path) == []
 
 
-def test_nothing_is_left_behind_also_when_it_is_cancelled(chromium: str) -> None:
+def test_nothing_is_left_behind_also_when_it_is_cancelled(chromium: str, tmp_path: Path) -> None:
     async def run() -> None:
         browser = Chromium(chromium)
         opening = asyncio.create_task(browser.open(PLAIN + "<script>while (true) {}</script>"))
         async with asyncio.timeout(60):
-            while not left_behind():  # noqa: ASYNC110  a process tells nobody that it is there
+            while not left_behind(tmp_path):  # noqa: ASYNC110  a process tells nobody that it is there
                 await asyncio.sleep(0.05)
         opening.cancel()
         await asyncio.wait([opening], timeout=60)
@@ -68,8 +76,8 @@ def test_nothing_is_left_behind_also_when_it_is_cancelled(chromium: str) -> None
 
     before = len(list(Path("/proc/self/fd").iterdir()))
     uvloop.run(run())
-    assert left_behind() == []
-    assert list(Path(tempfile.gettempdir()).glob("jobledger-page-*")) == []
+    assert left_behind(tmp_path) == []
+    assert list(tmp_path.glob("jobledger-page-*")) == []
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
@@ -92,12 +100,12 @@ def test_chromium_is_told_no_key(chromium: str, monkeypatch: pytest.MonkeyPatch,
     assert "sk-secret" not in (tmp_path / "env").read_text()
 
 
-def left_behind() -> list[str]:
+def left_behind(folder: Path) -> list[str]:
     """Processes of this test's browsers that are still there."""
     return [
         " ".join(process.cmdline()[:1])
         for process in psutil.process_iter()
-        if alive(process) and any("jobledger-page-" in word for word in command(process))
+        if alive(process) and any(f"{folder}/jobledger-page-" in word for word in command(process))
     ]
 
 
