@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from application.language import MAX_QUESTION, Question, Story
+from application.language import Question, Story
 from application.page import MAX_PAGE, page_findings
+from application.payload import LARGEST
 from infrastructure.language.animation import Animation
 from infrastructure.language.offline import OfflineModel
 from infrastructure.language.reading import read
@@ -309,11 +310,11 @@ HOSTILE = [
     "(" * 1500 + ")" * 1500,
     "</script><!--<script>" * 100 + "sort [3, 1, 2]",
     "\u202e\u2066🙂" * 500 + " sort the numbers 3, 1, 2",
-    "A" * MAX_QUESTION,
-    "a " * (MAX_QUESTION // 2),
-    "1" * MAX_QUESTION,
-    "[1, 2" * (MAX_QUESTION // 5),
-    "🙂" * (MAX_QUESTION // 4),
+    "A" * LARGEST,
+    "a " * (LARGEST // 2),
+    "1" * LARGEST,
+    "[1, 2" * (LARGEST // 5),
+    "🙂" * (LARGEST // 4),
 ]
 
 
