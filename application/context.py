@@ -24,6 +24,8 @@ Heard = Callable[[Reported | Exception], None]
 class Teller(Protocol):
     """Who reports for a context, in the order said, and stops its handler when an answer asks for that."""
 
+    def cancelled(self, job: ClaimedJob) -> bool: ...
+
     def say(self, report: ProgressReport, job: ClaimedJob, heard: Heard) -> None: ...
 
     async def save_artifact(self, job: ClaimedJob, name: str, content: bytes | Path, media_type: str) -> Artifact: ...
@@ -58,6 +60,10 @@ class Context:
     @property
     def attempt(self) -> int:
         return self._job.attempt
+
+    @property
+    def cancelled(self) -> bool:
+        return self._teller.cancelled(self._job)
 
     async def step(self, name: str, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
         value: T = await self._once("step", name, fn, partial(fn, *args))

@@ -39,6 +39,15 @@ class JobContext(Protocol):
         """Which try this is, from 1."""
         ...
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked for the job to be cancelled.
+
+        A handler is stopped by CancelledError then, and also when its worker stops or has lost the lease: this tells
+        when to withdraw what was ordered elsewhere.
+        """
+        ...
+
     async def step(self, name: str, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run `await fn(*args)` once in the job's life and record what it returns under `name`.
 

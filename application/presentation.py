@@ -83,10 +83,10 @@ def presentation_handler(renderers: Mapping[Renderer, Handler]) -> Handler:
     return Handler(KIND, choose, Presentation, Video, Decoder(Presentation).decode, choose=choose)
 
 
-def absent(renderer: Renderer) -> Handler:
+def absent(renderer: Renderer, remedy: str = "choose another") -> Handler:
     """Refuses for good the decks of a renderer that this worker does not have."""
 
     async def refuse(job: JobContext, deck: Presentation) -> Video:
-        raise GiveUp(f"the renderer {renderer!r} is not there yet")
+        raise GiveUp(f"the renderer {renderer!r} is not there: {remedy}")
 
     return handler_for(KIND, refuse)

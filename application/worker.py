@@ -312,6 +312,11 @@ class Worker:
             case None:
                 return failure(job, "cancelled", "the handler cancelled itself")
 
+    def cancelled(self, job: ClaimedJob) -> bool:
+        """Whether the job's handler was stopped because somebody wants the job cancelled."""
+        running = self._running.get(_held(job))
+        return running is not None and running.stopped == "cancel"
+
     def say(self, report: AnyReport, job: ClaimedJob, heard: Heard) -> None:
         """Report for a handler, which is stopped when the answer asks for that."""
 

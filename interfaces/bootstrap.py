@@ -32,6 +32,7 @@ from application.reports import AnyReport, Reported, Reports
 from application.rescue import Rescue
 from application.sealer import Sealer
 from application.signed_links import SignedLinks
+from application.studio import studio_handler
 from application.sweeper import Sweeper, Swept
 from application.upkeep import Upkeep
 from application.visualization import KIND as VISUALIZATION
@@ -247,8 +248,18 @@ def handlers(settings: Settings) -> dict[str, Handler]:
         entry_point.load()
     model, browser = language_model(settings), Chromium(find_chromium())
     visualize = handler_for(VISUALIZATION, visualization_handler(model, browser))
-    present = presentation_handler({"local": absent("local"), "elai": absent("elai")})
+    present = presentation_handler({"local": absent("local"), "elai": elai_renderer(settings)})
     return {VISUALIZATION: visualize, PRESENTATION: present, **registry}
+
+
+def elai_renderer(settings: Settings) -> Handler:
+    """The studio at elai.io where there is a key; without one, decks that name it are refused."""
+    if settings.elai_api_key is None:
+        return absent("elai", "set ELAI_API_KEY where the worker runs")
+    from infrastructure.elai import Elai  # its import, of what looks into videos, takes a tenth of a second
+
+    studio = Elai(settings.elai_api_key.get_secret_value(), settings.elai_base_url)
+    return handler_for(PRESENTATION, studio_handler(studio))
 
 
 def language_model(settings: Settings) -> LanguageModel:

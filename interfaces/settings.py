@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     key: SecretStr | None = Field(None, alias="JOBLEDGER_KEY")
     proxies: str = Field("", alias="JOBLEDGER_PROXIES")
     origins: str = Field("", alias="JOBLEDGER_ORIGINS")
+    older_pollers: Literal["on", "off"] = Field("on", alias="JOBLEDGER_OLDER_POLLERS")
     openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
     openai_model: str = Field("gpt-5-mini", alias="OPENAI_MODEL")

@@ -4,8 +4,6 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx2
@@ -33,6 +31,7 @@ from application.language import (
     Story,
     Usage,
 )
+from infrastructure.retry_after import retry_after
 
 S = TypeVar("S", Analysis, Story)
 T = TypeVar("T")
@@ -41,7 +40,6 @@ Messages = list[ChatCompletionMessageParam]
 BASE_URL = "https://api.openai.com/v1"
 DELAY = 5.0
 """Seconds to wait where the server names none."""
-LONGEST_DELAY = 3600.0
 LONGEST_SHOWN = 100_000
 """Characters of a page with faults that are shown to the model once more: beyond them, its length is the fault."""
 TYPICAL_PAGE = 16_000
@@ -197,7 +195,8 @@ class OpenAIModel:
         if error.code == "insufficient_quota":
             return LanguageModelRefused("the account of OPENAI_API_KEY has no quota left")
         if status in (408, 409, 429) or status >= 500:
-            return LanguageModelBusy(_delay(error.response), f"the language model is busy ({status})")
+            delay = retry_after(error.response)
+            return LanguageModelBusy(DELAY if delay is None else delay, f"the language model is busy ({status})")
         return LanguageModelRefused(f"the language model refused the request ({status}){self._said(error)}")
 
     def _said(self, error: openai.APIError) -> str:
@@ -342,15 +341,3 @@ def _page(answer: str) -> str:
 
 def _too_slow() -> LanguageModelBusy:
     return LanguageModelBusy(DELAY, "the language model took too long to answer")
-
-
-def _delay(response: httpx2.Response) -> float:
-    """Seconds from `Retry-After`, which holds seconds or a date (RFC 9110, 10.2.3)."""
-    named = response.headers.get("retry-after", "")
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", named):
-        return min(float(named), LONGEST_DELAY)
-    try:
-        until = parsedate_to_datetime(named) - datetime.now(UTC)
-    except (TypeError, ValueError):
-        return DELAY
-    return min(max(until.total_seconds(), 0.0), LONGEST_DELAY)

@@ -138,7 +138,7 @@ async def _serve(settings: Settings, listening: socket.socket, *, announce: bool
     duties = _background(service)
     _collect_rarely()
     config = uvicorn.Config(
-        create_app(service),
+        create_app(service, older_pollers=settings.older_pollers == "on"),
         http=BoundedConnection,
         log_config=None,
         access_log=False,

@@ -26,6 +26,7 @@ from interfaces.http.jobs import (
     retry_job,
 )
 from interfaces.http.keys import create_key, list_keys, revoke_key
+from interfaces.http.older_pollers import poll_presentation, poll_visualization
 from interfaces.http.openapi import get_description
 from interfaces.http.presentations import (
     create_presentation,
@@ -39,7 +40,7 @@ from interfaces.http.visualizations import create_visualization, get_page, get_v
 from interfaces.http.workers import claim_jobs, report
 
 
-def create_app(service: Any) -> ASGIApp:
+def create_app(service: Any, *, older_pollers: bool = True) -> ASGIApp:
     """The application over a `interfaces.bootstrap.Service`."""
     app = Litestar(
         route_handlers=[
@@ -75,6 +76,7 @@ def create_app(service: Any) -> ASGIApp:
             ready,
             explain_problem,
             get_description,
+            *([poll_presentation, poll_visualization] if older_pollers else []),
         ],
         state=State({"service": service}),
         guards=[may],

@@ -29,6 +29,7 @@ from interfaces.http.jobs import (
     RetryRequest,
 )
 from interfaces.http.keys import KeyPage
+from interfaces.http.older_pollers import OlderError, OlderPresentation, OlderVisualization
 from interfaces.http.presentations import PresentationView
 from interfaces.http.requests import ENTITY_TAGS, IDEMPOTENCY_KEY, LONGEST_KEY
 from interfaces.http.signed_links import LinkQuery
@@ -131,6 +132,14 @@ BY_A_JOB = (
     "`filter` has the fields of the list of jobs, at least one. Jobs in states that cannot be moved so are left out. "
     "A dry run counts up to 10 000 jobs. Else a job of kind `bulk` moves those that were there before it, with "
     "progress; its result is `{matched, changed, refused: {code: count}}`, and it can be cancelled like any other."
+)
+OLDER = (
+    "JOBLEDGER_OLDER_POLLERS=off removes this call; new front ends use /v1. A cancelled job has failed, one that is "
+    "being cancelled is processing, and `success` is true for every job that is known. Query parameters are ignored."
+)
+OLDER_REFUSALS = (
+    Answer(404, "There is no such job of this kind", OlderError),
+    Answer(503, "The database has been away for some seconds", OlderError, headers=("Retry-After",)),
 )
 OPERATIONS = (
     Operation(
@@ -469,6 +478,26 @@ OPERATIONS = (
         tag="keys",
         answers=(Answer(200, "The key", Key),),
         problems=(*READS, "conflict"),
+    ),
+    Operation(
+        method="get",
+        path="/presentations/{job_id}",
+        id="poll_presentation",
+        summary="A presentation, for the pollers of older front ends",
+        description=OLDER,
+        tag="older pollers",
+        answers=(Answer(200, "How far it is", OlderPresentation), *OLDER_REFUSALS),
+        problems=("internal",),
+    ),
+    Operation(
+        method="get",
+        path="/api/process/{job_id}",
+        id="poll_visualization",
+        summary="A visualization, for the pollers of older front ends",
+        description=OLDER,
+        tag="older pollers",
+        answers=(Answer(200, "How far it is", OlderVisualization), *OLDER_REFUSALS),
+        problems=("internal",),
     ),
     Operation(
         method="get",

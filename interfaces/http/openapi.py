@@ -1,12 +1,12 @@
 """The OpenAPI 3.1 description, made from the contract and the very types that requests are read as."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from inspect import cleandoc
 from typing import Any
 
 import msgspec
-from litestar import Response, get
+from litestar import Request, Response, get
 from msgspec.json import encode, schema_components
 
 from application.artifacts import LONGEST_NAME
@@ -26,20 +26,20 @@ EVERYWHERE = ("invalid", "forbidden", "unauthenticated", "rate-limited")
 """Problems that any call may be answered with."""
 
 
-def describe() -> Json:
+def describe(operations: Sequence[Operation] = OPERATIONS) -> Json:
     """The whole description, as JSON."""
     types = {Problem} | {
-        t for o in OPERATIONS for t in (o.body, o.query, *(b for a in o.answers for b in (a.body, a.or_body))) if t
+        t for o in operations for t in (o.body, o.query, *(b for a in o.answers for b in (a.body, a.or_body))) if t
     }
     ordered = sorted(types, key=lambda t: t.__name__)
     schemas, components = schema_components(ordered, ref_template=REF)
     refs = dict(zip(ordered, schemas, strict=True))
     _tidy(components)
-    _refuse_nul((t.__name__ for o in OPERATIONS for t in (o.body, o.query) if t), components)
+    _refuse_nul((t.__name__ for o in operations for t in (o.body, o.query) if t), components)
     paths: dict[str, Json] = {}
-    for operation in OPERATIONS:
+    for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation, refs, components)
-    for query in {o.query for o in OPERATIONS if o.query}:  # described as parameters, one by one
+    for query in {o.query for o in operations if o.query}:  # described as parameters, one by one
         del components[query.__name__]
     return {
         "openapi": "3.1.0",
@@ -59,8 +59,11 @@ def describe() -> Json:
 
 
 @get("/schema/openapi.json", roles=ANYONE)
-async def get_description() -> Response[bytes]:
-    return Response(encode(describe()), media_type="application/vnd.oai.openapi+json;version=3.1")
+async def get_description(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Of what this server answers: the older calls may be switched off."""
+    served = {route.path_format for route in request.app.routes}
+    description = describe([operation for operation in OPERATIONS if operation.path in served])
+    return Response(encode(description), media_type="application/vnd.oai.openapi+json;version=3.1")
 
 
 def _operation(operation: Operation, refs: dict[type, Json], components: Json) -> Json:

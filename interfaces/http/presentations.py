@@ -114,6 +114,11 @@ def _file(view: JobView, part: Literal["video", "thumbnail"]) -> ArtifactView | 
     return next((file for file in view.artifacts if file.name == name), None)
 
 
+async def file_link(request: Request[Any, Any, Any], view: JobView, part: Literal["video", "thumbnail"]) -> str | None:
+    """A signed link to the video or its thumbnail, once it is there."""
+    return await signed(request, _path(view.id, part)) if _file(view, part) else None
+
+
 def _path(id: UUID, part: str) -> str:
     return f"/v1/presentations/{id}/{part}"
 
@@ -152,7 +157,7 @@ def _deck(view: JobView) -> Presentation | None:
 
 async def _shown(request: Request[Any, Any, Any], view: JobView) -> PresentationView:
     deck, result = _deck(view), _result(view)
-    video, thumbnail = _file(view, "video"), _file(view, "thumbnail")
+    video = _file(view, "video")
     return PresentationView(
         id=str(view.id),
         status=view.status,
@@ -161,8 +166,8 @@ async def _shown(request: Request[Any, Any, Any], view: JobView) -> Presentation
         title=deck.title if deck else None,
         slides=await _slides(request, view, len(deck.slides) if deck else 0),
         renderer=deck.renderer if deck else None,
-        video_url=await signed(request, _path(view.id, "video")) if video else None,
-        thumbnail_url=await signed(request, _path(view.id, "thumbnail")) if thumbnail else None,
+        video_url=await file_link(request, view, "video"),
+        thumbnail_url=await file_link(request, view, "thumbnail"),
         duration=result.duration if result else None,
         size=video.size if video else None,
         sha256=video.sha256 if video else None,

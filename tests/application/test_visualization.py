@@ -87,6 +87,7 @@ class RecordedJob:
     """A job in memory: its steps are kept as JSON and read back as the annotated type."""
 
     id = UUID("019371a0-0000-7000-8000-000000000001")
+    cancelled = False
 
     def __init__(self) -> None:
         self.attempt = 1

@@ -306,6 +306,8 @@ def tour_of_a_page(tour: Tour, id: str) -> None:
     wait_until(lambda: bool(tour.call("get", here, 200).json()["status"] == "completed"))
     tour.call("get", f"/v1/jobs/{id}/events", 200)
     tour.call("get", f"/v1/jobs/{id}", 200)
+    tour.call("get", f"/api/process/{id}", 200)
+    tour.call("get", f"/presentations/{id}", 404)
     [file] = tour.call("get", f"/v1/jobs/{id}/artifacts", 200).json()["items"]
     for path in (file["url"], f"{here}/html"):
         tour_of_a_file(tour, path, file["size"])
@@ -319,6 +321,8 @@ def tour_of_a_video(tour: Tour) -> None:
     claim = {"worker": "tourist", "queues": ["tour of a video"]}
     tour.call("post", "/v1/claims", 200, json=claim)
     here = f"/v1/presentations/{id}"
+    tour.call("get", f"/presentations/{id}", 200)
+    tour.call("get", f"/api/process/{id}", 404)
     assert tour.call("get", here, 200).json()["slides"] == [{"image_url": None, "continued": []}]
     files = {
         name: tour.call(
@@ -373,12 +377,13 @@ def tour_of_a_file(tour: Tour, path: str, size: int) -> None:
 
 @pytest.fixture(scope="module")
 def held(service: "Service") -> Json:
-    """Jobs to ask for: one that a worker holds, a visualization and a presentation."""
+    """Jobs to ask for, by a part of the path: one that a worker holds, a visualization and a presentation."""
     page = service.http.post("/v1/visualizations", json={"question": "Why?"})
     video = service.http.post("/v1/presentations", json=DECK)
     return {
         "jobs": service.running("generated")["id"],
         "visualizations": page.json()["id"],
+        "process": page.json()["id"],
         "presentations": video.json()["id"],
     }
 
@@ -388,7 +393,7 @@ def held(service: "Service") -> Json:
 def test_generated_requests_are_answered_as_described(case: Case[Any], service: "Service", held: Json) -> None:
     """Examples, boundaries, missing parts, unspecified methods and random requests, good and bad, and all checks."""
     if is_uuid(case.path_parameters.get("job_id")):
-        case.path_parameters["job_id"] = held[case.path.split("/")[2]]
+        case.path_parameters["job_id"] = next(held[part] for part in case.path.split("/") if part in held)
     put_right(case, service.http)
     case.call_and_validate(base_url=service.url)
 
