@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 from uuid import UUID
 
 import structlog
@@ -93,24 +93,29 @@ class HeldJobs(Protocol):
 
 Release = Callable[[str, ClaimedJob, str], Awaitable[object]]
 """Gives a job back for its worker, with a reason."""
+Via: TypeAlias = Literal["database", "http"]
+"""How a claimer is connected."""
+Notice = Callable[[Claim, Via], None]
+"""Is told of each claim, again and again while it waits."""
 
 
 class Claims:
     """Hands out queued jobs."""
 
-    def __init__(self, ledger: Ledger, held: HeldJobs, news: News, release: Release) -> None:
+    def __init__(self, ledger: Ledger, held: HeldJobs, news: News, release: Release, notice: Notice) -> None:
         """`release` gives a job back that its claimer did not wait for."""
         self._ledger = ledger
         self._release = release
         self._given_back: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._held = held
+        self._notice = notice
         self._news = news
         self._claims: Batcher[Claim, list[ClaimedJob]] = Batcher(
             self._execute, name="claims", weigh=lambda claim: claim.max
         )
 
-    async def claim(self, claim: Claim) -> list[ClaimedJob]:
+    async def claim(self, claim: Claim, via: Via = "database") -> list[ClaimedJob]:
         """The claimed jobs, as soon as there are any, and none after `claim.wait` seconds.
 
         When the caller is cancelled meanwhile, what was claimed for it is released.
@@ -119,6 +124,7 @@ class Claims:
         until = clock() + claim.wait
         with self._news.listen([queue_topic(queue) for queue in claim.queues]) as ear:
             while True:
+                self._notice(claim, via)
                 jobs = await self._submit(claim)
                 left = until - clock()
                 if jobs or left <= 0 or self._stopped:

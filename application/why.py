@@ -47,6 +47,13 @@ class QueueFacts(Struct, frozen=True):
     now: datetime
 
 
+class ClaimerFacts(Struct, frozen=True):
+    """The live workers that subscribe to a queue, and those among them that handle a kind."""
+
+    of_queue: int
+    of_kind: int
+
+
 class Facts(Protocol):
     """The port to what is known. Calls block; run them on a thread."""
 
@@ -56,6 +63,10 @@ class Facts(Protocol):
 
     def lease(self, job_id: UUID) -> LeaseFacts | None:
         """The lease on a job, if there is one."""
+        ...
+
+    def claimers(self, queue: str, kind: str) -> ClaimerFacts:
+        """The workers that asked for jobs of a queue within a minute, or hold some."""
         ...
 
     def queue(self, job: JobView, most: int) -> QueueFacts:
@@ -86,25 +97,39 @@ def _reasons(facts: Facts, view: JobView, job: Job, last: Event) -> list[str]:
         case "completed":
             return [f"completed by {job.worker!r} in attempt {job.attempt}, at {_moment(last.at)}"]
         case "failed":
-            final = [] if job.failures < job.max_attempts else [f"{_attempts(job)} failed, and no more are allowed"]
-            return [f"failed in attempt {job.attempt}, at {_moment(last.at)}: {_error(job)}", *final]
+            return [f"failed in attempt {job.attempt}, at {_moment(last.at)}: {_error(job)}", _final(job)]
         case "cancelled":
             return [f"cancelled by {last.by}, at {_moment(last.at)}: {_error(job)}"]
 
 
 def _queued(facts: Facts, view: JobView, job: Job) -> list[str]:
     queue = facts.queue(view, MOST_COUNTED)
+    claimers = facts.claimers(job.queue, job.kind)
+    nobody = _nobody(claimers, job)
     wait = (job.run_at - queue.now).total_seconds()
     if wait > 0:
         again = f"attempt {job.failures + 1} of {job.max_attempts}" if job.failures else "scheduled"
-        return [f"{again} in {_span(wait)}, at {_moment(job.run_at)}"]
+        return [f"{again} in {_span(wait)}, at {_moment(job.run_at)}", *nobody]
     running = f"{queue.running} jobs of it are running" if queue.running else "no worker holds a job of it"
     if queue.ahead:
         count = f"more than {MOST_COUNTED}" if queue.ahead >= MOST_COUNTED else str(queue.ahead)
-        return [
+        behind = (
             f"queued behind {count} jobs of queue {job.queue!r} that have a higher priority or are older; {running}"
-        ]
-    return [f"next in queue {job.queue!r}, for a worker of kind {job.kind!r} with room to ask for it; {running}"]
+        )
+        return [*nobody, behind]
+    if nobody:
+        return nobody
+    workers = "1 worker handles" if claimers.of_kind == 1 else f"{claimers.of_kind} workers handle"
+    return [f"next in queue {job.queue!r}; {workers} kind {job.kind!r}, once there is room; {running}"]
+
+
+def _nobody(claimers: ClaimerFacts, job: Job) -> list[str]:
+    """That no worker will take it, if that is so."""
+    if not claimers.of_queue:
+        return [f'no worker subscribes to queue "{job.queue}"']
+    if not claimers.of_kind:
+        return [f'no worker of queue "{job.queue}" handles kind "{job.kind}"']
+    return []
 
 
 def _came_back(last: Event) -> list[str]:
@@ -148,6 +173,13 @@ def _asked_to_stop(last: Event) -> list[str]:
 
 def _said(job: Job) -> list[str]:
     return [f"at {job.progress:.0%}, {job.message or job.step}"] if job.message or job.step else []
+
+
+def _final(job: Job) -> str:
+    """Why a failed job is not tried again."""
+    if job.failures < job.max_attempts:
+        return f"its handler gave up, with {job.failures} of {job.max_attempts} attempts used"
+    return f"{_attempts(job)} failed, and no more are allowed"
 
 
 def _attempts(job: Job) -> str:

@@ -18,6 +18,7 @@ from application.artifacts import Artifacts
 from application.bulk import KIND as BULK
 from application.bulk import QUEUE as BULK_QUEUE
 from application.bulk import bulk_handler
+from application.claimers import Claimers
 from application.claims import Claim, ClaimedJob, Claims
 from application.errors import ApplicationError
 from application.following import Following
@@ -45,6 +46,7 @@ from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPost
 from infrastructure.language.offline import OfflineModel
 from infrastructure.logs import configure as configure_logs
 from infrastructure.news import LocalNews
+from infrastructure.postgres.claimers import forget_old_claimers, write_claimers
 from infrastructure.postgres.contents import PostgresContents
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.idempotency import forget_old_keys
@@ -112,7 +114,8 @@ class Service:
         self.facts = PostgresFacts(self._log.reads)
         self.following = Following(self.jobs, jobs, self.news)
         self.reports = Reports(self.jobs, leases)
-        self.claims = Claims(ledger, leases, self.news, self.reports.release)
+        self.claimers = Claimers(lambda claimers: write_claimers(self._log.database, claimers))
+        self.claims = Claims(ledger, leases, self.news, self.reports.release, self.claimers.notice)
         contents = PostgresContents(self._log.database)
         store = _store(settings, self._log.database)
         self.artifacts = Artifacts(store, contents, self.reports)
@@ -132,6 +135,7 @@ class Service:
         self.upkeep = Upkeep(
             {
                 "forget idempotency keys": lambda: forget_old_keys(self._log.database),
+                "forget claimers": lambda: forget_old_claimers(self._log.database),
                 "add partitions": lambda: _as_owner(settings, add_partitions),
                 "sweep artifacts": self.sweeper.run_if_due,
             }

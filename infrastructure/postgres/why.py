@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from application.jobs import JobView
-from application.why import LeaseFacts, QueueFacts
+from application.why import ClaimerFacts, LeaseFacts, QueueFacts
 from domain.events import Event, decode
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.lists import hops
@@ -35,6 +35,15 @@ SELECT
   clock_timestamp()
 """.encode()  # noqa: S608  put together from words of ours
 
+# Who is full of work asks for none, but holds leases.
+CLAIMERS = """
+SELECT count(DISTINCT worker), count(DISTINCT worker) FILTER (WHERE kinds IS NULL OR %(kind)s = ANY(kinds))
+FROM claimers
+WHERE %(queue)s = ANY(queues)
+  AND (last_seen_at > statement_timestamp() - interval '60 s'
+    OR worker IN (SELECT worker FROM leases WHERE expires_at > statement_timestamp()))
+"""
+
 
 class PostgresFacts:
     """See the port, `application.why.Facts`."""
@@ -48,6 +57,10 @@ class PostgresFacts:
     def lease(self, job_id: UUID) -> LeaseFacts | None:
         rows = self._database.rows(LEASE, (job_id,))
         return LeaseFacts(*rows[0]) if rows else None
+
+    def claimers(self, queue: str, kind: str) -> ClaimerFacts:
+        (row,) = self._database.rows(CLAIMERS, {"queue": queue, "kind": kind})
+        return ClaimerFacts(*row)
 
     def queue(self, job: JobView, most: int) -> QueueFacts:
         values = {"queue": job.queue, "priority": job.priority, "run_at": job.run_at, "id": job.id, "most": most}

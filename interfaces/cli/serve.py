@@ -203,7 +203,11 @@ async def _work_remotely(settings: Settings, url: str, grace: float, concurrency
 def _background(service: Service) -> "asyncio.Future[Any]":
     """The duties that every node does beside its own; cancel it to end them."""
     return asyncio.gather(
-        service.rescue.run(), service.upkeep.run(), service.keys.run(), service.following.run(service.news.tell)
+        service.rescue.run(),
+        service.upkeep.run(),
+        service.keys.run(),
+        service.following.run(service.news.tell),
+        service.claimers.run(),
     )
 
 

@@ -71,7 +71,7 @@ async def claim_jobs(request: Request[Any, Any, Any]) -> JSONAnswer:
 async def _claim_for_one_who_waits(request: Request[Any, Any, Any], claim: Claim) -> list[ClaimedJob]:
     """The claimed jobs; a caller that hung up meanwhile has its jobs released."""
     claims: Claims = request.app.state.service.claims
-    claiming = asyncio.create_task(claims.claim(claim))
+    claiming = asyncio.create_task(claims.claim(claim, "http"))
     hanging_up = asyncio.create_task(_hung_up(request))
     try:
         await asyncio.wait({claiming, hanging_up}, return_when=asyncio.FIRST_COMPLETED)

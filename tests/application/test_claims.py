@@ -45,9 +45,9 @@ def claim_all(ledger: MemoryLedger, *claims: Claim, news: Told | None = None) ->
     """The answers to claims that come together, in order."""
 
     async def story() -> list[Any]:
-        desk = Claims(ledger, ledger, news or Told(), no_release)
+        desk = Claims(ledger, ledger, news or Told(), no_release, lambda claim, via: None)
         try:
-            return await asyncio.gather(*(desk.claim(claim) for claim in claims), return_exceptions=True)
+            return await asyncio.gather(*(desk.claim(claim, "http") for claim in claims), return_exceptions=True)
         finally:
             desk.close()
 

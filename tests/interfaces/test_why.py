@@ -9,6 +9,8 @@ import httpx2
 import psycopg
 import pytest
 
+from tests.infrastructure.nodes import eventually
+
 
 @pytest.fixture
 def ask(api: str) -> Callable[..., Any]:
@@ -30,17 +32,64 @@ def create(ask: Callable[..., Any], queue: str, **fields: Any) -> str:
     return str(ask("/v1/jobs", {"kind": "k", "input": {}, "queue": queue, **fields})["id"])
 
 
-def test_a_queued_job_is_told_how_many_go_first(ask: Callable[..., Any]) -> None:
+def subscribe(ask: Callable[..., Any], dsn: str, queue: str, worker: str = "w7", **wanted: Any) -> None:
+    """A worker asks for jobs of a queue in which there are none for it, and the server has written that down."""
+    assert ask("/v1/claims", {"worker": worker, "queues": [queue], **wanted})["jobs"] == []
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        query = "SELECT FROM claimers WHERE worker = %s AND %s = ANY(queues) AND kinds IS NOT DISTINCT FROM %s::text[]"
+        values = (worker, queue, wanted.get("kinds"))
+        eventually(lambda: connection.execute(query, values).fetchone() is not None)
+
+
+def test_a_queue_to_which_no_worker_subscribes_is_told(ask: Callable[..., Any], dsn: str) -> None:
     queue = str(uuid4())
+    id = create(ask, queue)
+    assert reasons(ask, id) == [f'no worker subscribes to queue "{queue}"']
+    late = create(ask, queue, run_at="2098-01-01T00:00:00Z")
+    assert reasons(ask, late)[1] == f'no worker subscribes to queue "{queue}"'
+    second = create(ask, queue)
+    assert reasons(ask, second)[0] == f'no worker subscribes to queue "{queue}"'
+    assert "queued behind 1 jobs" in reasons(ask, second)[1]
+
+
+def test_a_kind_that_no_worker_of_its_queue_handles_is_told(ask: Callable[..., Any], dsn: str) -> None:
+    id = create(ask, queue := str(uuid4()))
+    subscribe(ask, dsn, queue, kinds=["other"])
+    assert reasons(ask, id) == [f'no worker of queue "{queue}" handles kind "k"']
+
+
+def test_a_worker_that_has_not_asked_for_a_minute_subscribes_no_more_unless_it_holds_jobs(
+    ask: Callable[..., Any], dsn: str
+) -> None:
+    queue, worker = str(uuid4()), str(uuid4())
+    subscribe(ask, dsn, queue, worker)
+    held, waiting = create(ask, queue, heartbeat_timeout=3600), create(ask, queue)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        age = "UPDATE claimers SET last_seen_at = now() - interval '2 minutes' WHERE worker = %s"
+        connection.execute(age, (worker,))
+        assert reason(ask, held) == f'no worker subscribes to queue "{queue}"'
+        claim(ask, queue, worker)
+        connection.execute(age, (worker,))
+        assert "1 worker handles kind 'k'" in reason(ask, waiting)
+
+
+def test_a_queued_job_is_told_how_many_go_first(ask: Callable[..., Any], dsn: str) -> None:
+    queue = str(uuid4())
+    subscribe(ask, dsn, queue)
     first, second = create(ask, queue), create(ask, queue)
     create(ask, queue, priority=5)
     assert "behind 1 jobs" in reason(ask, first)
     assert "behind 2 jobs" in reason(ask, second)
 
 
-def test_the_next_job_is_told_which_worker_it_waits_for(ask: Callable[..., Any]) -> None:
+def test_the_next_job_is_told_how_many_workers_it_waits_for(ask: Callable[..., Any], dsn: str) -> None:
     queue = str(uuid4())
-    assert "for a worker of kind 'k' with room" in reason(ask, create(ask, queue))
+    subscribe(ask, dsn, queue, "w1")
+    subscribe(ask, dsn, queue, "w1", kinds=["k", "other"])
+    subscribe(ask, dsn, queue, "w2", kinds=["k"])
+    subscribe(ask, dsn, queue, "w3", kinds=["other"])
+    waits = "2 workers handle kind 'k', once there is room; no worker holds a job of it"
+    assert reasons(ask, create(ask, queue)) == [f"next in queue {queue!r}; {waits}"]
 
 
 def test_a_scheduled_job_is_told_when_it_starts(ask: Callable[..., Any]) -> None:
@@ -66,8 +115,9 @@ def reasons(ask: Callable[..., Any], id: str) -> list[str]:
 FAILURE = {"type": "failed", "error": {"type": "E", "message": "no luck"}}
 
 
-def test_a_queue_of_which_no_worker_holds_a_job_is_told(ask: Callable[..., Any]) -> None:
+def test_a_queue_of_which_no_worker_holds_a_job_is_told(ask: Callable[..., Any], dsn: str) -> None:
     queue = str(uuid4())
+    subscribe(ask, dsn, queue)
     first, second = create(ask, queue), create(ask, queue)
     assert "no worker holds a job of it" in reason(ask, second)
     claim(ask, queue)
@@ -108,8 +158,10 @@ def test_a_job_that_is_to_stop_is_told_who_asked_and_why(ask: Callable[..., Any]
     assert asked.endswith(": not needed; its worker has not answered yet")
 
 
-def test_a_job_that_waits_for_another_attempt_is_told_which_and_what_failed(ask: Callable[..., Any]) -> None:
-    id = create(ask, queue := str(uuid4()))
+def test_a_job_that_waits_for_another_attempt_is_told_which_and_what_failed(ask: Callable[..., Any], dsn: str) -> None:
+    queue = str(uuid4())
+    subscribe(ask, dsn, queue)
+    id = create(ask, queue)
     claim(ask, queue)
     say(ask, id, **FAILURE, retry_in=900)
     again, failed = reasons(ask, id)
@@ -125,8 +177,10 @@ def test_a_job_whose_worker_was_lost_is_told_which(ask: Callable[..., Any]) -> N
     assert reasons(ask, id)[1].startswith("attempt 1 was lost: no heartbeat from worker 'w7' since 20")
 
 
-def test_a_job_that_was_given_back_is_told_by_whom_and_why(ask: Callable[..., Any]) -> None:
-    id = create(ask, queue := str(uuid4()))
+def test_a_job_that_was_given_back_is_told_by_whom_and_why(ask: Callable[..., Any], dsn: str) -> None:
+    queue = str(uuid4())
+    subscribe(ask, dsn, queue)
+    id = create(ask, queue)
     claim(ask, queue)
     say(ask, id, type="released", reason="a deploy")
     waits, released = reasons(ask, id)
@@ -137,8 +191,11 @@ def test_a_job_that_was_given_back_is_told_by_whom_and_why(ask: Callable[..., An
 
 def test_a_finished_job_is_told_how_it_ended(ask: Callable[..., Any]) -> None:
     done, broken, stopped = (create(ask, str(uuid4()), max_attempts=1) for _ in range(3))
-    for id in (done, broken):
+    given_up = create(ask, str(uuid4()))
+    for id in (done, broken, given_up):
         claim(ask, ask(f"/v1/jobs/{id}")["queue"])
+    say(ask, given_up, **FAILURE, final=True)
+    assert reasons(ask, given_up)[1] == "its handler gave up, with 1 of 3 attempts used"
     say(ask, done, type="completed", result=1)
     say(ask, broken, **FAILURE)
     ask(f"/v1/jobs/{stopped}/cancellations", {"reason": "not needed"})
@@ -150,8 +207,10 @@ def test_a_finished_job_is_told_how_it_ended(ask: Callable[..., Any]) -> None:
     assert reasons(ask, stopped)[0].endswith(": not needed")
 
 
-def test_a_requeued_job_is_told_by_whom_and_whether_it_kept_its_steps(ask: Callable[..., Any]) -> None:
-    id = create(ask, str(uuid4()))
+def test_a_requeued_job_is_told_by_whom_and_whether_it_kept_its_steps(ask: Callable[..., Any], dsn: str) -> None:
+    queue = str(uuid4())
+    subscribe(ask, dsn, queue)
+    id = create(ask, queue)
     for afresh, steps in ((False, "with its recorded steps"), (True, "without its recorded steps")):
         ask(f"/v1/jobs/{id}/cancellations", {"reason": "not needed"})
         ask(f"/v1/jobs/{id}/retries", {"reason": "needed", "afresh": afresh})
