@@ -10,6 +10,8 @@ from uuid import UUID
 
 ANY = "*"
 """Anything may have happened: too much to name, or nobody was listening for a while."""
+SOON = "soon"
+"""A job came to wait for a moment that is near."""
 LOG = "log"
 """The log grew; implied by any other news."""
 

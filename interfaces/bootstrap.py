@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
+from application.alarm import Alarm
 from application.artifacts import Artifacts
 from application.bulk import KIND as BULK
 from application.bulk import QUEUE as BULK_QUEUE
 from application.bulk import bulk_handler
 from application.claimers import Claimers
-from application.claims import Claim, ClaimedJob, Claims
+from application.claims import Claim, ClaimedJob, Claims, Via
 from application.errors import ApplicationError
 from application.following import Following
 from application.handlers import Handler, handler_for, registry
@@ -46,6 +47,7 @@ from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPost
 from infrastructure.language.offline import OfflineModel
 from infrastructure.logs import configure as configure_logs
 from infrastructure.news import LocalNews
+from infrastructure.postgres.alarm import next_due
 from infrastructure.postgres.claimers import forget_old_claimers, write_claimers
 from infrastructure.postgres.contents import PostgresContents
 from infrastructure.postgres.database import Database
@@ -114,8 +116,11 @@ class Service:
         self.facts = PostgresFacts(self._log.reads)
         self.following = Following(self.jobs, jobs, self.news)
         self.reports = Reports(self.jobs, leases)
+        self.alarm = Alarm(
+            lambda queues, since: self.jobs.read(next_due, self._log.reads, queues, since), self.news, self.news.tell
+        )
         self.claimers = Claimers(lambda claimers: write_claimers(self._log.database, claimers))
-        self.claims = Claims(ledger, leases, self.news, self.reports.release, self.claimers.notice)
+        self.claims = Claims(ledger, leases, self.news, self.reports.release, self._notice)
         contents = PostgresContents(self._log.database)
         store = _store(settings, self._log.database)
         self.artifacts = Artifacts(store, contents, self.reports)
@@ -201,6 +206,10 @@ class Service:
         ):
             part.close()
         self._log.close()
+
+    def _notice(self, claim: Claim, via: Via) -> None:
+        self.claimers.notice(claim, via)
+        self.alarm.watch(claim.queues)
 
     def _tell(self, topics: Collection[str]) -> None:
         self.news.tell(topics)

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from psycopg import Connection
 from application.errors import BatchRefused, Conflicted, Unavailable, UnreadableStream
 from application.jobs import unknown
 from application.ledger import Answered, Expired, IdempotencyKey, Ready
-from application.news import ANY, job_topic, queue_topic
+from application.news import ANY, SOON, job_topic, queue_topic
 from domain.audit import GENESIS
 from domain.events import Event, Progressed, decode
 from domain.ids import job_ids
@@ -50,6 +50,8 @@ SETTLE_SECONDS = 1.0
 """How long a commit whose answer was lost is looked for; within two seconds callers know that the database is away."""
 MOST_NAMED = 300
 """Jobs of a batch that are told of by name."""
+NEAR = timedelta(seconds=2)
+"""What is due within this is told of at once; alarms find the rest by themselves, once a second."""
 CACHED = 4096
 LARGEST_CACHED = 16 * 1024
 """Jobs kept in memory, and the bytes of payload that one of them may have: 64 MiB at the most."""
@@ -178,8 +180,13 @@ class PostgresBatch:
         keys: KeysOfBatch,
         claim: tuple[Ready, int] | None,
         found: dict[UUID, int] | None,
+        begun: float,
     ) -> None:
-        """`found`: the positions of jobs for `claim`, if they were looked for when the batch began."""
+        """`found`: the positions of jobs for `claim`, if they were looked for when the batch began.
+
+        `begun`: when that was, before `now`, by the monotonic clock.
+        """
+        self._begun = begun
         self._connection = connection
         self._ready_jobs = ready_jobs
         self.transaction = transaction
@@ -205,6 +212,7 @@ class PostgresBatch:
         claim: tuple[Ready, int] | None,
     ) -> "PostgresBatch":
         """Lock the jobs in order, then take the keys in order, then read the clock, then find jobs; one round trip."""
+        asked = time.monotonic()
         with connection.pipeline():
             connection.execute("BEGIN")
             locked = connection.execute(LOCK, (uuids(job_ids),), binary=True) if job_ids else None
@@ -223,6 +231,7 @@ class PostgresBatch:
             pending.read() if pending else KeysOfBatch(),
             claim,
             found,
+            asked,
         )
 
     @property
@@ -338,13 +347,20 @@ class PostgresBatch:
         return True
 
     def topics(self) -> Collection[str]:
-        """The queues of jobs that now wait and are due, and the jobs that moved, if they are not too many to name."""
+        """The queues of jobs that now wait and are due, and the jobs that moved, if they are not too many to name.
+
+        What came due while this was recorded may be so by a hair too early: alarms look at it as well.
+        """
         jobs = [stream.job for stream in self._touched if stream.moved]
-        queues = {queue_topic(job.queue) for job in jobs if job.status == "queued" and job.run_at <= self.now}
+        recorded = self.now + timedelta(seconds=time.monotonic() - self._begun)
+        waiting = [job for job in jobs if job.status == "queued"]
+        told = {queue_topic(job.queue) for job in waiting if job.run_at <= recorded}
+        if any(self.now < job.run_at <= recorded + NEAR for job in waiting):
+            told.add(SOON)
         moved = [job.id for job in jobs if job.version > 1]
         if len(moved) > MOST_NAMED:
-            return {*queues, ANY}
-        return queues | {job_topic(id) for id in moved}
+            return {*told, ANY}
+        return told | {job_topic(id) for id in moved}
 
 
 def _load(

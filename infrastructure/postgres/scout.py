@@ -98,6 +98,9 @@ class Scout:
             if before:
                 log.info("claims.quick", seconds=round(seconds, 3))
             self._horizon.drop()
+            self._tell(
+                {queue_topic(queue) for wanted in asked for queue in wanted.queues}
+            )  # claims may have missed some
         return max(PERIOD, REST * (ended - begun))
 
     def _look(self, asked: Collection[Ready], before: dict[Lane, Place]) -> tuple[Look, float]:

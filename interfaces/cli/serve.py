@@ -208,6 +208,7 @@ def _background(service: Service) -> "asyncio.Future[Any]":
         service.keys.run(),
         service.following.run(service.news.tell),
         service.claimers.run(),
+        service.alarm.run(),
     )
 
 

@@ -17,7 +17,7 @@ def ask(api: str) -> Callable[..., Any]:
     """Sends JSON, or asks, and returns what is answered."""
 
     def send(path: str, body: Any = None) -> Any:
-        answer = httpx2.post(f"{api}{path}", json=body) if body is not None else httpx2.get(f"{api}{path}")
+        answer = httpx2.post(f"{api}{path}", json=body, timeout=30) if body is not None else httpx2.get(f"{api}{path}")
         assert answer.status_code in (200, 202), answer.text
         return answer.json()
 
@@ -98,7 +98,7 @@ def test_a_scheduled_job_is_told_when_it_starts(ask: Callable[..., Any]) -> None
 
 
 def claim(ask: Callable[..., Any], queue: str, worker: str = "w7") -> None:
-    assert ask("/v1/claims", {"worker": worker, "queues": [queue]})["jobs"]
+    assert ask("/v1/claims", {"worker": worker, "queues": [queue], "wait": 20})["jobs"]
 
 
 def say(ask: Callable[..., Any], id: str, **report: Any) -> None:
