@@ -109,6 +109,8 @@ class PlainJobContext(Protocol):
 
     def save_artifact(self, name: str, content: bytes | Path, media_type: str) -> Artifact: ...
 
+    def read_artifact(self, artifact: Artifact) -> bytes: ...
+
 
 Handle = Callable[[JobContext, Any], Awaitable[Any]]
 PlainHandle = Callable[[PlainJobContext, Any], Any]

@@ -39,9 +39,10 @@ class Stop(Struct, frozen=True, tag=True):
 
 
 class Answer(Struct, frozen=True, tag=True):
-    """To Keep and Save: it is recorded, or why not."""
+    """To Keep, Save and Read: it is done, or why not."""
 
     artifact: Artifact | None = None
+    content: bytes = b""
     error: ReportedError | None = None
 
 
@@ -69,6 +70,12 @@ class Save(Struct, frozen=True, tag=True):
     media_type: str
 
 
+class Read(Struct, frozen=True, tag=True):
+    """Hand over the content of a file of the job."""
+
+    artifact: Artifact
+
+
 class Ended(Struct, frozen=True, tag=True):
     """The handler has ended; without a report because it was told to stop."""
 
@@ -76,7 +83,7 @@ class Ended(Struct, frozen=True, tag=True):
 
 
 FromWorker: TypeAlias = Begin | Stop | Answer
-FromHandler: TypeAlias = Move | Keep | Save | Ended
+FromHandler: TypeAlias = Move | Keep | Save | Read | Ended
 
 
 class NotDone(Exception):
@@ -102,7 +109,7 @@ class Line:
         with self._speaking:
             self._end.sendall(len(said).to_bytes(LENGTH_BYTES, "big") + said)
 
-    def ask(self, word: Keep | Save) -> Answer:
+    def ask(self, word: Keep | Save | Read) -> Answer:
         self.send(word)
         return cast(Answer, self.heard.get())
 
@@ -158,6 +165,10 @@ class PlainContext:
         saved = self._ask(Save(name, b"" if isinstance(content, Path) else content, path, media_type))
         return cast(Artifact, saved.artifact)
 
+    def read_artifact(self, artifact: Artifact) -> bytes:
+        self._go_on()
+        return self._ask(Read(artifact)).content
+
     def _once(self, kept: Kept, name: str, fn: Callable[..., Any], call: Callable[[], Any]) -> Any:
         self._go_on()
         if not self.record.ask(kept, name):
@@ -167,7 +178,7 @@ class PlainContext:
             self.record.keep(kept, name, value)
         return self.record.read(kept, name, fn)
 
-    def _ask(self, word: Keep | Save) -> Answer:
+    def _ask(self, word: Keep | Save | Read) -> Answer:
         answer = self._line.ask(word)
         if answer.error is not None:
             raise NotDone(answer.error)

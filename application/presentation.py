@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
+from unicodedata import east_asian_width
 
 from msgspec import Meta, Struct
 from msgspec.json import Decoder
@@ -13,6 +14,8 @@ KIND = "presentation"
 VIDEO = "video.mp4"
 HEARTBEAT_SECONDS = 10.0
 MOST_SLIDES = 100
+SHORTEST, LONGEST = 4.0, 600.0
+"""Seconds for which a slide is shown."""
 
 Renderer: TypeAlias = Literal["local", "elai"]
 Theme: TypeAlias = Literal["light", "dark", "paper"]
@@ -24,13 +27,14 @@ Bullet: TypeAlias = Annotated[str, Meta(max_length=10_000, pattern=NOT_BLANK)]
 class Slide(Struct, frozen=True, forbid_unknown_fields=True):
     """One slide. `notes` are what is said to it: the video's captions.
 
-    Without `seconds` it is shown for as long as its notes take to say, or, when it has none, its text to read.
+    Without `seconds` it is shown for as long as its notes take to say or, when it has none, its text to read: 2 s and
+    one more for every 15 characters, a Chinese, Japanese or Korean one counting three times; 4 s at least.
     """
 
     title: Heading
     bullets: Annotated[list[Bullet], Meta(max_length=50)] = []
     notes: Annotated[str, Meta(max_length=10_000)] = ""
-    seconds: Annotated[float, Meta(ge=0.5, le=600)] | None = None
+    seconds: Annotated[float, Meta(ge=0.5, le=LONGEST)] | None = None
 
 
 class Presentation(Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +74,15 @@ class Video(Struct, frozen=True, kw_only=True):
 def slide_image(number: int, page: int = 1) -> str:
     """The name of a slide's image, or of one it goes on on; both are counted from 1."""
     return f"slide-{number:03}.png" if page == 1 else f"slide-{number:03}-{page}.png"
+
+
+def shown_for(slide: Slide) -> float:
+    """For how many seconds a slide is shown; see Slide."""
+    if slide.seconds is not None:
+        return slide.seconds
+    text = slide.notes.strip() or " ".join([slide.title, *slide.bullets])
+    characters = sum(3 if east_asian_width(character) in "WF" else 1 for character in text)
+    return min(max(2 + characters / 15, SHORTEST), LONGEST)
 
 
 def presentation_handler(renderers: Mapping[Renderer, Handler]) -> Handler:

@@ -15,7 +15,7 @@ import structlog
 from msgspec import Raw
 
 from application.ends import End
-from application.plain import LENGTH_BYTES, Answer, Begin, Ended, FromHandler, FromWorker, Keep, Move, Save, Stop
+from application.plain import LENGTH_BYTES, Answer, Begin, Ended, FromHandler, FromWorker, Keep, Move, Read, Save, Stop
 from application.record import Kept
 from application.reports import ReportedError
 from domain.events import Artifact
@@ -39,6 +39,8 @@ class Recorder(Protocol):
     async def keep(self, kept: Kept, name: str, output: Raw) -> None: ...
 
     async def save_artifact(self, name: str, content: bytes | Path, media_type: str) -> Artifact: ...
+
+    async def read_artifact(self, artifact: Artifact) -> bytes: ...
 
 
 class ProcessDied(Exception):
@@ -131,11 +133,13 @@ class Process:
                 case word:
                     self._send(await self._answer(word, recorder))
 
-    async def _answer(self, word: Keep | Save, recorder: Recorder) -> Answer:
+    async def _answer(self, word: Keep | Save | Read, recorder: Recorder) -> Answer:
         try:
             if isinstance(word, Keep):
                 await recorder.keep(word.kept, word.name, word.value)
                 return Answer()
+            if isinstance(word, Read):
+                return Answer(content=await recorder.read_artifact(word.artifact))
             content = word.content if word.path is None else Path(word.path)
             return Answer(artifact=await recorder.save_artifact(word.name, content, word.media_type))
         except (LeaseLost, JobFinished):

@@ -66,6 +66,8 @@ def _request(given: argparse.Namespace) -> tuple[str, Job]:
     wanted |= {name: value for name in ("queue", "priority") if (value := getattr(given, name)) is not None}
     if plain and len(wanted) == 2:
         return "/v1/visualizations", wanted["input"]
+    if given.kind == "presentation" and len(wanted) == 2:
+        return "/v1/presentations", wanted["input"]
     return "/v1/jobs", wanted
 
 
@@ -128,6 +130,8 @@ def _show(url: str, job: Job, *, as_json: bool) -> None:
         print(f"error     {job['error']['type']}: {job['error']['message']}")
     if job["kind"] == "visualization" and job["status"] == "completed":
         print(f"page      {url}/v1/visualizations/{job['id']}/html")
+    if job["kind"] == "presentation" and job["status"] == "completed":
+        print(f"video     {url}/v1/presentations/{job['id']}/video")
     for artifact in job["artifacts"]:
         print(f"file      {url}{artifact['url']}  ({artifact['name']}, {artifact['size']} bytes)")
     print(f"history   {url}{job['links']['events']}")

@@ -27,6 +27,14 @@ def pid(job: PlainJobContext, where: Where) -> int:
     return os.getpid()
 
 
+def reread(job: PlainJobContext, where: Where) -> str:
+    """What an attempt saved, the next one reads."""
+    film = job.step("film", job.save_artifact, "film", bytes(range(256)) * 400, "video/mp4")
+    if job.attempt == 1:
+        raise RuntimeError("the power went")
+    return "same" if job.read_artifact(film) == bytes(range(256)) * 400 else "another"
+
+
 def steps(job: PlainJobContext, where: Where) -> dict[str, str]:
     one = job.step("one", where.mark, "one")
     order = job.submit("order", place, where)

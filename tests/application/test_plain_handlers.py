@@ -12,7 +12,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from msgspec import Raw
 
-from application.handlers import JobContext, PlainJobContext, handles
+from application.handlers import Handler, JobContext, PlainJobContext, handler_for, handles
 from application.jobs import Cancel, Retry
 from application.processes import PROGRAM
 from application.worker import Room
@@ -79,6 +79,38 @@ def test_its_steps_orders_progress_and_files_are_recorded(
         said = [e for e in await asyncio.to_thread(shop.service._log.stream, id) if isinstance(e, Progressed)]
         assert [e.message for e in said if e.message] == ["half"]
         assert msgspec.json.decode(job.result or b"")["order"] == f"{id}:order"
+
+    play(story)
+
+
+def test_it_reads_the_files_that_an_earlier_attempt_saved(play: Play, tmp_path: Path) -> None:
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=plain_handlers.reread):
+            job = await shop.finished(await shop.create(input=where(tmp_path), retry=AT_ONCE))
+        assert (job.result, job.attempt) == (Raw(b'"same"'), 2)
+
+    play(story)
+
+
+def test_the_input_chooses_among_the_handlers_of_a_kind(play: Play, tmp_path: Path) -> None:
+    async def here(job: JobContext, given: plain_handlers.Where) -> int:
+        return os.getpid()
+
+    def choose(given: plain_handlers.Where) -> Handler:
+        return plain if given.do == "plain" else handler_for("work", here)
+
+    plain = handler_for("work", plain_handlers.pid)
+    read = msgspec.json.Decoder(plain_handlers.Where).decode
+    chooses = Handler("work", choose, plain_handlers.Where, int, read, choose=choose)
+
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=chooses):
+            one, other, none = [await shop.create(input=json) for json in (where(tmp_path, "plain"), b"{}", b"7")]
+            assert (await shop.finished(one)).result != Raw(str(os.getpid()).encode())
+            assert (await shop.finished(other)).result == Raw(str(os.getpid()).encode())
+            error = (await shop.finished(none)).error
+        assert error is not None
+        assert error.type == "invalid-input"
 
     play(story)
 
