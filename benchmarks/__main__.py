@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -28,7 +29,7 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import uvloop
 from msgspec import Raw
-from msgspec.json import encode
+from msgspec.json import decode, encode
 
 from application.commands import execute
 from application.jobs import Asked, Create, NewJob
@@ -61,7 +62,9 @@ MEASURES = (
     "heartbeats",
     "rescue",
     "memory",
+    "video",
 )
+DECK = Path(__file__).parents[1] / "examples" / "deck.json"
 LONG_RUN = 100_000
 """Jobs of one worker, after each tenth of which its memory is looked at."""
 Results = dict[str, list[float]]
@@ -285,6 +288,21 @@ class Bench:
                     self.note(f"worker's memory after {LONG_RUN // 10 * n:,} jobs, MB", used)
         log.close()
 
+    def video(self) -> None:
+        """A deck of 100 slides of 1080p: how fast it becomes a video, and what that takes of memory at most."""
+        deck = decode(DECK.read_bytes())
+        deck["slides"] = (deck["slides"] * 7)[:100]
+        address = self.database()
+        with self._api(address) as url, self._processes(address, ["worker"], 1) as (worker,):
+            id = httpx2.post(f"{url}/v1/presentations", json=deck).raise_for_status().json()["id"]
+            _until(lambda: bool(httpx2.get(f"{url}/v1/jobs/{id}").json()["finished_at"]), 900)
+            job = httpx2.get(f"{url}/v1/jobs/{id}").json()
+            begun, ended = (datetime.fromisoformat(job[name]) for name in ("started_at", "finished_at"))
+            seconds = job["result"]["duration"] / (ended - begun).total_seconds()
+            peak = max(_peak(process.pid) for process in psutil.Process(worker.pid).children())
+        self.note("1080p video made a second, seconds", seconds)
+        self.note("100 slides of 1080p, peak memory of the process, MB", peak)
+
     @contextmanager
     def _database(self, address: str) -> Iterator[Database]:
         database = Database(address)
@@ -415,6 +433,13 @@ def _until(condition: Callable[[], bool], seconds: float = 300) -> None:
         if time.monotonic() > until:
             raise TimeoutError("the measure did not come to its end")
         time.sleep(0.05)
+
+
+def _peak(pid: int) -> float:
+    """The most memory that a process has had, in MB."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) / 1000
 
 
 def _count(connection: psycopg.Connection) -> int:

@@ -261,10 +261,9 @@ def handlers(settings: Settings) -> dict[str, Handler]:
         entry_point.load()
     model, browser = language_model(settings), Chromium(find_chromium())
     visualize = handler_for(VISUALIZATION, visualization_handler(model, browser))
-    present = presentation_handler({"local": absent("local"), "elai": elai_renderer(settings)})
     from infrastructure.video.local import render  # its import takes most of a second
 
-    present = presentation_handler({"local": handler_for(PRESENTATION, render), "elai": absent("elai")})
+    present = presentation_handler({"local": handler_for(PRESENTATION, render), "elai": elai_renderer(settings)})
     return {VISUALIZATION: visualize, PRESENTATION: present, **registry}
 
 
