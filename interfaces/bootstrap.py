@@ -16,6 +16,7 @@ from uuid import UUID
 
 from application.alarm import Alarm
 from application.artifacts import Artifacts
+from application.audit import Audit
 from application.bulk import KIND as BULK
 from application.bulk import QUEUE as BULK_QUEUE
 from application.bulk import bulk_handler
@@ -62,7 +63,7 @@ from infrastructure.postgres.notifications import Listener, Notifier
 from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, PostgresLog
 from infrastructure.postgres.schema import Health, SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
-from infrastructure.postgres.seal import PostgresSeal
+from infrastructure.postgres.seal import PostgresAccesses, PostgresSeal
 from infrastructure.postgres.why import PostgresFacts
 from infrastructure.remote import Pauses, RemoteService
 from infrastructure.signing import Keyring
@@ -136,6 +137,7 @@ class Service:
             self.news,
         )
         self.seal = PostgresSeal(self._log.reads)
+        self.audit = Audit(self.seal, PostgresAccesses(self._log.database), self.jobs)
         self.sealer = Sealer(PostgresSeal(self._log.batches), keyring(settings, self._log.database))
         self.upkeep = Upkeep(
             {

@@ -1,12 +1,13 @@
 """The seal in Postgres: tiles, checkpoints and the one row that says how far it got."""
 
 from bisect import bisect_left
-from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from msgspec import Struct
 
+from application.audit import Access, Action, Place, SealedTo, SealingKey, StoredEvent
 from application.errors import Unavailable
 from application.sealer import Extension, Sealed, Unsealed
 from domain.merkle import WIDTH, widths
@@ -63,11 +64,41 @@ SELECT (SELECT count(*) FROM (
   size, refusal
 FROM seal
 """
-CHECKPOINT = "SELECT note FROM seal_checkpoints ORDER BY size DESC LIMIT 1"
+SEALED_TO = "SELECT size, position, note FROM seal JOIN seal_checkpoints USING (size)"
 KEYS = "SELECT key, first_signed_at, last_signed_at FROM seal_keys ORDER BY first_signed_at, key"
 LEAVES = """
 SELECT index, positions FROM seal_tiles
 WHERE level = 0 AND first_position <= %s ORDER BY first_position DESC LIMIT 1
+"""
+ENTRIES = """
+SELECT placed.position, hash
+FROM (
+  SELECT ('x' || encode(substr(positions, 8 * n - 7, 8), 'hex'))::bit(64)::bigint AS position
+  FROM seal_tiles CROSS JOIN generate_series(1, octet_length(positions) / 8) AS n
+  WHERE level = 0 AND index = %s
+) AS placed
+LEFT JOIN events ON notification_id = placed.position
+ORDER BY placed.position
+"""
+AT_POSITION = """
+SELECT originator_id, originator_version, notification_id, hash FROM events WHERE notification_id = %b
+"""
+AT_VERSION = """
+SELECT originator_id, originator_version, notification_id, hash FROM events
+WHERE originator_id = %b AND originator_version = %b
+"""
+LAST_BEFORE = """
+SELECT originator_id, originator_version, notification_id, hash FROM events
+WHERE originator_id = %b AND notification_id <= %b ORDER BY originator_version DESC LIMIT 1
+"""
+STORED = """
+SELECT originator_version, notification_id, topic, hash, state FROM events
+WHERE originator_id = %b AND originator_version > %b AND originator_version <= %b
+ORDER BY originator_version LIMIT %b
+"""
+RECORD = "INSERT INTO accesses (by, action, job_id, filter) VALUES (%s, %s, %s, %s)"
+ACCESSES = """
+SELECT number, at, by, action, job_id, filter FROM accesses WHERE number < %s ORDER BY number DESC LIMIT %s
 """
 
 
@@ -81,14 +112,6 @@ class SealLag(Struct, frozen=True):
     seconds: float
     size: int
     refusal: str | None
-
-
-class SealingKey(Struct, frozen=True):
-    """A public key, and when it signed its first and its latest checkpoint."""
-
-    key: str
-    first_signed_at: datetime
-    last_signed_at: datetime
 
 
 class PostgresSeal:
@@ -132,22 +155,37 @@ class PostgresSeal:
         (row,) = self._database.rows(LAG)
         return SealLag(*row)
 
-    def checkpoint(self) -> str | None:
-        """The latest checkpoint, as a note; None while nothing is sealed."""
-        rows = self._database.rows(CHECKPOINT)
-        return rows[0][0] if rows else None
+    def sealed_to(self) -> SealedTo | None:
+        rows = self._database.rows(SEALED_TO)
+        return SealedTo(*rows[0]) if rows else None
 
     def sealing_keys(self) -> list[SealingKey]:
         return [SealingKey(*row) for row in self._database.rows(KEYS)]
 
     def leaf(self, position: int) -> int | None:
-        """The index of the leaf of the event at a position; None while it is not sealed."""
         for index, packed in self._database.rows(LEAVES, (position,)):
             positions = unpacked(bytes(packed))
             at = bisect_left(positions, position)
             if at < len(positions) and positions[at] == position:
                 return int(index) * WIDTH + at
         return None
+
+    def entries(self, index: int) -> list[bytes] | None:
+        rows = self._database.rows(ENTRIES, (index,))
+        return None if any(hash is None for _, hash in rows) else [bytes(hash) for _, hash in rows]
+
+    def at_position(self, position: int) -> Place | None:
+        return _place(self._database.rows(AT_POSITION, (position,)))
+
+    def at_version(self, job_id: UUID, version: int) -> Place | None:
+        return _place(self._database.rows(AT_VERSION, (job_id, version)))
+
+    def last_before(self, job_id: UUID, position: int) -> Place | None:
+        return _place(self._database.rows(LAST_BEFORE, (job_id, position)))
+
+    def stored(self, job_id: UUID, after: int, to: int, limit: int) -> list[StoredEvent]:
+        rows = self._database.rows(STORED, (job_id, after, to, limit))
+        return [StoredEvent(version, at, topic, bytes(hash), bytes(state)) for version, at, topic, hash, state in rows]
 
     def _edge(self, size: int) -> tuple[list[bytes], bytes]:
         """The tiles that are not full, by level, and the positions of the first.
@@ -166,9 +204,27 @@ class PostgresSeal:
         return edge, positions
 
 
+class PostgresAccesses:
+    """Who took what out of the log."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, by: str, action: Action, job_id: UUID | None, filter: str | None) -> None:
+        with self._database.connection() as connection:
+            connection.execute(RECORD, (by, action, job_id, filter))
+
+    def page(self, before: int, limit: int) -> list[Access]:
+        return [Access(*row) for row in self._database.rows(ACCESSES, (before, limit))]
+
+
 def unpacked(positions: bytes) -> list[int]:
     """Positions of 8 bytes each, as numbers."""
     return [int.from_bytes(positions[at : at + 8], "big") for at in range(0, len(positions), 8)]
+
+
+def _place(rows: list[tuple[Any, ...]]) -> Place | None:
+    return next((Place(id, version, position, bytes(hash)) for id, version, position, hash in rows), None)
 
 
 def _tile_columns(before: Sealed, extension: Extension) -> tuple[Any, ...]:

@@ -10,6 +10,16 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from interfaces.http.artifacts import get_artifact, list_artifacts, put_artifact
+from interfaces.http.audit import (
+    get_bundle,
+    get_checkpoint,
+    get_consistency,
+    get_inclusion,
+    get_inclusion_in_job,
+    get_sealing_keys,
+    get_tile,
+    list_accesses,
+)
 from interfaces.http.bulk import cancel_jobs, requeue_jobs
 from interfaces.http.events import get_log
 from interfaces.http.guard import guarded, may
@@ -56,6 +66,14 @@ def create_app(service: Any, *, older_pollers: bool = True) -> ASGIApp:
             retry_job,
             cancel_jobs,
             requeue_jobs,
+            get_checkpoint,
+            get_tile,
+            get_consistency,
+            get_inclusion,
+            get_inclusion_in_job,
+            get_sealing_keys,
+            get_bundle,
+            list_accesses,
             list_artifacts,
             get_artifact,
             put_artifact,

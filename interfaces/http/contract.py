@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from application.audit import Consistency, Inclusion
 from application.bulk import Counted
 from application.claims import Claim
 from application.differences import Diff
@@ -13,6 +14,15 @@ from application.language import Question
 from application.presentation import Presentation
 from application.why import Why
 from interfaces.http.artifacts import ArtifactPage, UploadQuery
+from interfaces.http.audit import (
+    AccessPage,
+    AccessQuery,
+    Bundle,
+    ConsistencyQuery,
+    KeyPage,
+    PositionQuery,
+    VersionQuery,
+)
 from interfaces.http.bulk import BulkCancellation, BulkRequeue
 from interfaces.http.events import CloudEventPage, LogPage, LogQuery
 from interfaces.http.health import Live, Ready
@@ -94,6 +104,8 @@ HEADERS: dict[str, Json] = {
         "schema": {"type": "string", "enum": ["true"]},
     },
     "Preference-Applied": {"description": "How long the answer was held at most", "schema": {"type": "string"}},
+    "Cache-Control": {"description": "How long the answer may be kept", "schema": {"type": "string"}},
+    "Content-Disposition": {"description": "A name for the file", "schema": {"type": "string"}},
     "Content-Range": {"description": "Which bytes these are", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
 }
@@ -110,7 +122,7 @@ REQUEST_HEADERS: dict[str, Json] = {
     "If-None-Match": {"description": 'Answer 304 for this version: "3"', "schema": {"type": "string"}},
     "Prefer": {
         "description": "wait=20: hold the answer, 60 s at most, until the job moves on from the version that "
-        "If-None-Match names or, without one, has finished.",
+        "If-None-Match names or, without one, has finished; proofs and bundles, until the event is sealed.",
         "schema": {"type": "string"},
     },
     "Last-Event-ID": {
@@ -228,10 +240,97 @@ OPERATIONS = (
         path="/v1/events",
         id="list_log",
         summary="The whole log, in order",
+        description="Whoever takes it as lines (`application/x-ndjson`) is recorded.",
         tag="audit",
         query=LogQuery,
         request_headers=("Last-Event-ID",),
         answers=(Answer(200, "Events: a page, or a stream as Accept asks", LogPage, CloudEventPage, also=STREAMS),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/audit/checkpoint",
+        id="get_checkpoint",
+        summary="The latest signed checkpoint of the sealed log",
+        description="A C2SP checkpoint in a signed note: origin, number of events, root of the tree, signatures.",
+        tag="audit",
+        answers=(Answer(200, "The checkpoint", media_type="text/plain", headers=("Cache-Control",)),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/audit/tiles/{level}/{tile}",
+        id="get_tile",
+        summary="A tile of the Merkle tree",
+        description="C2SP tlog-tiles, also below `/v1/audit/tile/`, so that `/v1/audit` is the prefix of a tiled log. "
+        "`tile` is the index in groups of three digits, such as `x001/x234/067`; with `.p/5` after it, the tile as it "
+        "was when it had 5 hashes. Level `entries` has the events' hashes themselves.",
+        tag="audit",
+        answers=(Answer(200, "The hashes", media_type="application/octet-stream", headers=("Cache-Control",)),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/audit/consistency",
+        id="get_consistency",
+        summary="The proof that the log of one size is how that of another began",
+        tag="audit",
+        query=ConsistencyQuery,
+        answers=(Answer(200, "The proof (RFC 6962)", Consistency),),
+        problems=READS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/audit/inclusion",
+        id="get_inclusion",
+        summary="The proof that an event is in the sealed log",
+        description="An event is sealed seconds after it is recorded.",
+        tag="audit",
+        query=PositionQuery,
+        request_headers=("Prefer",),
+        answers=(Answer(200, "The proof (RFC 6962)", Inclusion),),
+        problems=(*READS, "conflict"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/audit/jobs/{job_id}/inclusion",
+        id="get_inclusion_in_job",
+        summary="The proof that a job's event, and with it all before it, is in the sealed log",
+        tag="audit",
+        query=VersionQuery,
+        request_headers=("Prefer",),
+        answers=(Answer(200, "The proof (RFC 6962)", Inclusion),),
+        problems=(*READS, "conflict"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/audit/keys",
+        id="list_sealing_keys",
+        summary="The public keys of the seal, and when each signed",
+        tag="audit",
+        answers=(Answer(200, "The keys", KeyPage),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/audit/jobs/{job_id}/bundle",
+        id="get_bundle",
+        summary="A job in one file, which proves itself",
+        description="What is sealed of the job's events, as stored, with the proof of the last one, the checkpoint and "
+        "the keys; `jobledger verify` checks it offline. Whoever downloads it is recorded.",
+        tag="audit",
+        request_headers=("Prefer",),
+        answers=(Answer(200, "The bundle", Bundle, headers=("Content-Disposition",)),),
+        problems=(*READS, "conflict"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/audit/accesses",
+        id="list_accesses",
+        summary="Who exported events or downloaded bundles",
+        tag="audit",
+        query=AccessQuery,
+        answers=(Answer(200, "A page of accesses, the latest first", AccessPage),),
         problems=("unavailable", "internal"),
     ),
     Operation(

@@ -14,6 +14,7 @@ from application.following import Following, LogEntry, LogFilter
 from application.jobs import EventView, Moment, Name
 from domain.events import TAGS
 from interfaces.http.guard import AUDITOR
+from interfaces.http.requests import asked as asked_by
 from interfaces.http.requests import namespace, query
 from interfaces.http.streams import (
     COMMENT,
@@ -93,6 +94,10 @@ async def get_log(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
         case "sse":
             return sse(_live(following, after if seen is None else seen, wanted, enveloped))
         case "ndjson":
+            if not request.scope.get("head"):
+                await request.app.state.service.audit.record(
+                    asked_by(request).by, "export", filter=request.scope["query_string"].decode()
+                )
             return ndjson(await begun(_lines(following, after, asked.limit, wanted, enveloped)))
         case "json":
             limit = asked.limit or 1000

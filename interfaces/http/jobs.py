@@ -1,6 +1,5 @@
 """Jobs over HTTP: asking for them, changing their course, and looking at them."""
 
-import re
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Any
@@ -51,6 +50,7 @@ from interfaces.http.requests import (
     read_json,
     sent_body,
     versions,
+    wait,
 )
 from interfaces.http.signed_links import linked
 from interfaces.http.streams import (
@@ -68,7 +68,6 @@ from interfaces.http.streams import (
 )
 
 MOST_IN_BATCH = 10_000
-LONGEST_WAIT = 60
 LINES_PAGE = 100
 Cursor = Annotated[
     str,
@@ -210,7 +209,7 @@ async def get_job(request: Request[Any, Any, Any]) -> JSONAnswer:
         return _answer(request, await _jobs(request).at_version(id, moment.at_version, seen))
     if moment.as_of is not None:
         return _answer(request, await _jobs(request).as_of(id, moment.as_of, seen))
-    if (seconds := _wait(request)) is not None:
+    if (seconds := wait(request)) is not None:
         known = versions(header_list(request, "If-None-Match"))
         view = await _following(request).changed(id, known, seconds, seen)
         return _answer(request, await linked(request, view), {"Preference-Applied": f"wait={seconds}"})
@@ -306,12 +305,6 @@ def _answer(request: Request[Any, Any, Any], view: JobView, headers: dict[str, s
     if _matches(header_list(request, "If-None-Match"), view.version):
         return JSONAnswer(b"", 304, headers)
     return JSONAnswer(encode(view), headers=headers)
-
-
-def _wait(request: Request[Any, Any, Any]) -> int | None:
-    """The seconds of a `Prefer: wait=…` header (RFC 7240), 60 at the most."""
-    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\b", request.headers.get("prefer", ""), re.IGNORECASE)
-    return min(int(found[1]), LONGEST_WAIT) if found else None
 
 
 async def _live(following: Following, id: UUID, after: int) -> AsyncIterator[bytes]:

@@ -114,6 +114,11 @@ def _parameters(operation: Operation, components: Json) -> list[Json]:
     if "{name}" in operation.path:
         schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME, "pattern": FILE_NAME}
         parameters.append({"name": "name", "in": "path", "required": True, "schema": schema, "example": "page.html"})
+    if "{tile}" in operation.path:
+        schema = {"type": "string", "enum": [*"01234567", "entries"]}
+        parameters.append({"name": "level", "in": "path", "required": True, "schema": schema, "example": "0"})
+        schema = {"type": "string", "pattern": r"^[0-9]{3}$"}
+        parameters.append({"name": "tile", "in": "path", "required": True, "schema": schema, "example": "000"})
     if operation.query is not None:
         properties = components[operation.query.__name__]["properties"]
         for field in msgspec.structs.fields(operation.query):

@@ -32,6 +32,7 @@ IDEMPOTENCY_KEY = "^[!-~]([ -~]*[!-~])?$"
 """Printable ASCII: what else a header holds is read differently from one program to the next."""
 ENTITY_TAGS = r"""^(\*|(W/)?"[^"]*"([ \t]*,[ \t]*(W/)?"[^"]*")*)$"""
 """What If-Match may be (RFC 9110, 13.1.1)."""
+LONGEST_WAIT = 60
 BODY_SECONDS = 60.0
 """For a body to arrive; what does not is not waited for."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -213,6 +214,12 @@ def versions(header: str | None) -> tuple[int, ...] | None:
         return None
     tags = re.findall(r'(?:W/)?"([^"]*)"', header)
     return tuple(int(tag) for tag in tags if re.fullmatch(r"[0-9]{1,18}", tag))
+
+
+def wait(request: Request[Any, Any, Any]) -> int | None:
+    """The seconds of a `Prefer: wait=…` header (RFC 7240), 60 at the most."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\b", request.headers.get("prefer", ""), re.IGNORECASE)
+    return min(int(found[1]), LONGEST_WAIT) if found else None
 
 
 @cache

@@ -202,7 +202,7 @@ def test_a_log_restored_from_an_older_backup_is_not_sealed(make: Make, node: Nod
     node.create(new_job(), new_job())
     sealing.all()
     backup = ask(own, "SELECT size, position, sealed_at FROM seal")
-    note = sealing.store.checkpoint()
+    note = sealing.store.sealed_to()
     tiles = ask(own, "SELECT level, index, hashes, positions, first_position FROM seal_tiles")
     node.create(new_job())
     sealing.all()
@@ -215,7 +215,7 @@ def test_a_log_restored_from_an_older_backup_is_not_sealed(make: Make, node: Nod
             restored.execute("INSERT INTO seal_tiles VALUES (%s, %s, %s, %s, %s)", tile)
         restored.execute("DELETE FROM seal_checkpoints WHERE size > %s", [backup[0][0]])
         restored.execute("UPDATE seal SET size = %s, position = %s, sealed_at = %s", backup[0])
-    assert sealing.store.checkpoint() == note
+    assert sealing.store.sealed_to() == note
     with pytest.raises(SealRefused, match="is of 3 events, and this log has sealed 2: it was restored from an older"):
         sealing.sealer.run_once()
     node.create(new_job())

@@ -4,6 +4,7 @@ import http.client
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -18,7 +19,9 @@ from schemathesis.core.result import Ok
 
 from interfaces.http.contract import OPERATIONS
 from interfaces.http.links import LINKS
+from tests.infrastructure.nodes import ask
 from tests.interfaces.generated import ALWAYS_THE_SAME, DESCRIPTION, put_right, wait_until
+from tests.sealing import Sealing
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -156,12 +159,12 @@ class Tour:
 
 
 def test_every_answer_of_a_tour_is_as_described(
-    service: "Service", description: Json, start_for_module: "Start", dsn: str
+    service: "Service", description: Json, start_for_module: "Start", dsn: str, tmp_path: Path
 ) -> None:
     tour = Tour(service, description)
     start_for_module("worker", DATABASE_URL=dsn)
     page = tour.call("post", "/v1/visualizations", 202, json={"question": "What is 15 % of 80?"}).json()
-    tour_of_jobs(tour)
+    tour_of_jobs(tour, dsn, tmp_path)
     tour_of_a_worker(tour)
     tour_of_a_page(tour, page["id"])
     tour_of_a_video(tour)
@@ -177,7 +180,7 @@ def test_every_answer_of_a_tour_is_as_described(
     assert described - tour.seen == set()
 
 
-def tour_of_jobs(tour: Tour) -> None:
+def tour_of_jobs(tour: Tour, dsn: str, folder: Path) -> None:
     body = {"kind": "toured", "input": {"n": [1]}, "labels": {"a": "b"}, "queue": "tour"}
     key = {"idempotency-key": uuid4().hex}
     id = tour.call("post", "/v1/jobs", 202, json=body, headers=key).json()["id"]
@@ -213,6 +216,7 @@ def tour_of_jobs(tour: Tour) -> None:
         tour.call("post", f"/v1/jobs/{call}", 202, json={**all_of, "dry_run": False})
         tour.call("post", f"/v1/jobs/{call}", 422, json={**all_of, "dry_run": False}, headers=key)
     tour_of_the_log(tour)
+    tour_of_the_seal(tour, id, dsn, folder)
     tour_of_refusals(tour)
 
 
@@ -222,6 +226,32 @@ def tour_of_the_log(tour: Tour) -> None:
     tour.call("get", "/v1/events", 200, headers={"accept": "application/x-ndjson"})
     tour.call("get", "/v1/events", 400, params={"type": "job.exploded"})
     tour.call("get", "/v1/events", 400, headers={"last-event-id": "yesterday"})
+
+
+def tour_of_the_seal(tour: Tour, id: str, dsn: str, folder: Path) -> None:
+    bundle, proof = f"/v1/audit/jobs/{id}/bundle", f"/v1/audit/jobs/{id}/inclusion?version=1"
+    ((position,),) = ask(dsn, "SELECT max(notification_id) FROM events")
+    for path in ("checkpoint", "consistency?from=0", "tiles/0/000"):
+        tour.call("get", f"/v1/audit/{path}", 404)
+    tour.call("get", "/v1/audit/inclusion", 409, params={"position": position})
+    tour.call("get", proof, 409)
+    tour.call("get", bundle, 409)
+    jobs = [{"kind": "toured", "input": None, "queue": "sealed"}] * 256
+    tour.call("post", "/v1/jobs/batch", 202, json={"jobs": jobs})
+    sealing = Sealing(dsn, folder)
+    assert sealing.all() > 256
+    sealing.close()
+    tour.call("get", "/v1/audit/checkpoint", 200)
+    assert len(tour.call("get", "/v1/audit/tiles/0/000", 200).content) == 8192
+    tour.call("get", "/v1/audit/consistency", 200, params={"from": 3, "to": 200})
+    tour.call("get", "/v1/audit/inclusion", 200, params={"position": position})
+    tour.call("get", proof, 200)
+    tour.call("get", proof.replace(id, str(uuid4())), 404)
+    tour.call("get", "/v1/audit/inclusion", 404, params={"position": 1})
+    tour.call("get", "/v1/audit/keys", 200)
+    tour.call("get", bundle, 200)
+    tour.call("get", bundle.replace(id, str(uuid4())), 404)
+    tour.call("get", "/v1/audit/accesses", 200, params={"limit": 1})
 
 
 def tour_of_refusals(tour: Tour) -> None:
@@ -239,7 +269,7 @@ def tour_of_refusals(tour: Tour) -> None:
             tour.call("post", f"/v1/jobs/{unknown}/{call}", status, json={"reason": "because"})
     foreign = {"origin": "http://example.org"}
     for path, calls in tour.description["paths"].items():
-        place = path.format(job_id=uuid4(), name="a.txt", attempt=1, n=1, key_id=uuid4())
+        place = path.format(job_id=uuid4(), name="a.txt", attempt=1, n=1, key_id=uuid4(), level=0, tile="000")
         for method in calls:
             tour.call(method, place, 403, headers=foreign)
             connection = http.client.HTTPConnection(urlsplit(str(tour.http.base_url)).netloc, timeout=60)
