@@ -116,6 +116,13 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--json", action="store_true", help="print JSON")
     keys.set_defaults(command=_keys)
 
+    verify = commands.add_parser("verify", help="check a job's bundle offline")
+    verify.add_argument("bundle", help="the file, from GET /v1/audit/jobs/{id}/bundle; - reads standard input")
+    key = "a public key of the log, or a file with some; may be given again"
+    verify.add_argument("--key", action="append", required=True, metavar="KEY", help=key)
+    verify.add_argument("--json", action="store_true", help="print what was found as JSON")
+    verify.set_defaults(command=_verify)
+
     shown = commands.add_parser("version", help="print the version")
     shown.set_defaults(command=_version)
     return parser
@@ -183,6 +190,12 @@ def _keys(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.keys import run
 
     return run(settings, given)
+
+
+def _verify(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.verify import run
+
+    return run(given.bundle, given.key, as_json=given.json)
 
 
 def _version(settings: Settings, given: argparse.Namespace) -> int:

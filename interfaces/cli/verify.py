@@ -1,0 +1,208 @@
+"""Checks a job's bundle offline: `python verify.py BUNDLE --key KEY`. Needs Python and `cryptography`, nothing else.
+
+The key comes from whoever runs the service, by another way than the bundle. What is checked, in this order:
+
+1. Each event's hash is SHA-256("jobledger/event/1\\0" | hash of the event before (32 bytes; zeros for the first) |
+   job id (16) | version (8, big-endian) | length of topic (4, big-endian) | topic | state), and versions are 1, 2, 3…
+2. The checkpoint's text is signed (Ed25519) by one of the keys given. Format: c2sp.org/signed-note.
+3. The hash of the last event is a leaf of the tree whose size and root the checkpoint states (RFC 9162, 2.1.3.2).
+
+Exit status: 0 proven, 1 not proven, 2 wrong usage or no bundle.
+"""
+
+import argparse
+import json
+import sys
+from base64 import b64decode
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+PROVEN, NOT_PROVEN, USAGE = 0, 1, 2
+FORMAT = "jobledger/bundle/1"
+
+
+class Difference(Exception):
+    """What does not hold: where in the bundle, and what is wrong there."""
+
+
+class Unreadable(Exception):
+    """This is no bundle, or no key."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check a file and say what is so; the exit status."""
+    parser = argparse.ArgumentParser(prog="verify", description="Check a job's bundle offline.")
+    parser.add_argument("bundle", help="the file; - reads standard input")
+    parser.add_argument(
+        "--key", action="append", required=True, metavar="KEY", help="a public key, or a file with some"
+    )
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    given = parser.parse_args(arguments)
+    return run(given.bundle, given.key, as_json=given.json)
+
+
+def run(bundle: str, keys: Sequence[str], *, as_json: bool = False) -> int:
+    """The same, for `jobledger verify`."""
+    try:
+        found = verify(_read(bundle), [key for given in keys for key in _keys(given)])
+        told: dict[str, Any] = {"proven": True, **found}
+        status = PROVEN
+    except Difference as difference:
+        told, status = {"proven": False, "difference": str(difference)}, NOT_PROVEN
+    except Unreadable as reason:
+        told, status = {"proven": False, "unreadable": str(reason)}, USAGE
+    if as_json:
+        print(json.dumps(told))
+    elif status == PROVEN:
+        print(
+            f"job {told['job_id']}: {told['events']} events, proven to be in the log {told['origin']} of "
+            f"{told['size']} events, signed by {', '.join(told['keys'])}"
+        )
+        if told["unsealed"]:
+            print(f"the bundle leaves out {told['unsealed']} newer events, which were not sealed yet")
+    else:
+        print(f"verify: {told.get('difference') or told.get('unreadable')}", file=sys.stderr)
+    return status
+
+
+def verify(bundle: bytes, keys: Sequence[str]) -> dict[str, Any]:
+    """What a bundle proves to somebody who trusts these public keys. Raises Difference, and Unreadable."""
+    try:
+        read = json.loads(bundle)
+        if read["format"] != FORMAT:
+            raise Unreadable(f"the format of this bundle is {read['format']!r}; this program knows {FORMAT}")
+        job, events, proof = UUID(read["job_id"]), read["events"], read["inclusion"]
+        unsealed = int(read["unsealed"])
+        last = _check_chain(job, events)
+        origin, size, root, signed_by = _check_note(proof["checkpoint"], keys)
+        _check_leaf(job, events, last, proof, size, root)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Unreadable(f"this is no bundle of a job: {type(error).__name__}: {error}") from error
+    return {
+        "job_id": str(job),
+        "events": len(events),
+        "unsealed": unsealed,
+        "origin": origin,
+        "size": size,
+        "keys": signed_by,
+    }
+
+
+def _check_chain(job: UUID, events: list[dict[str, Any]]) -> bytes:
+    """The hash of the last event, once every event's is what its content makes it."""
+    hash = bytes(32)
+    for version, event in enumerate(events, 1):
+        where = f"job {job}, version {version}"
+        if event["version"] != version:
+            raise Difference(f"{where}: missing; the next event in the bundle is version {event['version']}")
+        topic, state = event["topic"].encode(), b64decode(event["state"], validate=True)
+        place = job.bytes + version.to_bytes(8, "big")
+        prefix = b"jobledger/event/1\0" + hash + place
+        hash = sha256(prefix + len(topic).to_bytes(4, "big") + topic + state).digest()
+        if event["hash"] != hash.hex():
+            raise Difference(
+                f"{where}: hash differs; the event's content, its topic ({event['topic']}) or its place in the history "
+                "was changed"
+            )
+    if not events:
+        raise Difference(f"job {job}: the bundle has no events")
+    return hash
+
+
+def _check_note(note: str, keys: Sequence[str]) -> tuple[str, int, bytes, list[str]]:
+    """Origin, size and root of a checkpoint, and those who signed it of the keys given, of which one must have."""
+    text, gap, below = note.rpartition("\n\n")
+    lines = text.split("\n")
+    if not gap or len(lines) < 3 or not (lines[1] == "0" or (lines[1].isdecimal() and lines[1][0] != "0")):
+        raise Difference("checkpoint: it is no signed note of an origin, a size and a root")
+    signed_by = []
+    for key in keys:
+        name, public = _key(key)
+        id = sha256(name.encode() + b"\n\x01" + public).digest()[:4]
+        for line in below.splitlines():
+            mark, _, rest = line.partition(" ")
+            signer, _, encoded = rest.partition(" ")
+            signature = b64decode(encoded, validate=True)
+            if (mark, signer, signature[:4]) != ("—", name, id):
+                continue
+            try:
+                Ed25519PublicKey.from_public_bytes(public).verify(signature[4:], f"{text}\n".encode())
+            except InvalidSignature:
+                raise Difference(f"checkpoint: the signature of {name} ({id.hex()}) is not that key's") from None
+            signed_by.append(f"{name}+{id.hex()}")
+            break
+    if not signed_by:
+        raise Difference("checkpoint: none of the keys given signed it")
+    return lines[0], int(lines[1]), b64decode(lines[2], validate=True), signed_by
+
+
+def _check_leaf(
+    job: UUID, events: list[dict[str, Any]], last: bytes, proof: dict[str, Any], size: int, root: bytes
+) -> None:
+    """The last event is where its proof says (RFC 9162, 2.1.3.2)."""
+    where = f"job {job}, version {len(events)}"
+    if proof["job_id"] != str(job) or proof["version"] != len(events):
+        raise Difference(
+            f"{where}: the proof is of version {proof['version']} of job {proof['job_id']}; events are missing at the "
+            "end, or were added"
+        )
+    if proof["size"] != size:
+        raise Difference(f"{where}: size differs; the proof is of {proof['size']} events, the checkpoint of {size}")
+    at, end, made = proof["index"], size - 1, sha256(b"\0" + last).digest()
+    path = [bytes.fromhex(hash) for hash in proof["proof"]]
+    if not 0 <= at <= end:
+        raise Difference(f"{where}: index differs; there is no leaf {at} in a log of {size} events")
+    for sibling in path:
+        if not end:
+            raise Difference(f"{where}: the proof is too long")
+        if at & 1 or at == end:
+            made = sha256(b"\1" + sibling + made).digest()
+            while at and not at & 1:
+                at, end = at >> 1, end >> 1
+        else:
+            made = sha256(b"\1" + made + sibling).digest()
+        at, end = at >> 1, end >> 1
+    if end or made != root:
+        raise Difference(f"{where}: the log that was signed does not have this event at leaf {proof['index']}")
+
+
+def _read(path: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _keys(given: str) -> list[str]:
+    """A key, or those of a file, one a line."""
+    if given.count("+") >= 2:
+        return [given]
+    try:
+        return [line for line in Path(given).read_text("utf-8").splitlines() if line.strip() and line[0] != "#"]
+    except OSError as error:
+        raise Unreadable(f"{given!r} is neither a key, <name>+<hash>+<base64>, nor a file of keys") from error
+
+
+def _key(key: str) -> tuple[str, bytes]:
+    """The name and the bytes of a public key."""
+    name, _, rest = key.strip().partition("+")
+    id, _, encoded = rest.partition("+")
+    try:
+        public = b64decode(encoded, validate=True)
+    except ValueError:
+        public = b""
+    if not name or public[:1] != b"\x01" or len(public) != 33:
+        raise Unreadable(f"{key!r} is no key: <name>+<hash>+<base64>, for Ed25519")
+    if sha256(f"{name}\n".encode() + public).digest()[:4].hex() != id:
+        raise Unreadable(f"the hash in the key {name!r} is not that of its name and bytes; was it cut or mistyped?")
+    return name, public[1:]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
