@@ -126,12 +126,16 @@ class Keyring:
         self._write("keys", "".join(f"{line}\n" for line in (*old, key.written())))
         return key.verifier
 
+    def verifiers(self) -> list[str]:
+        """The public keys of all that are here, also of those whose time is over."""
+        return [key.verifier for key, _ in self._lines()]
+
     def sign(self, text: str, now: datetime) -> tuple[str, list[str]]:
         keys = [key for key, until in self._lines() if until is None or now < until]
         return write(text, [key.sign(text) for key in keys]), [key.verifier for key in keys]
 
     def signed(self, note: str) -> bool:
-        return bool(signers(note, [key.verifier for key, _ in self._lines()]))
+        return bool(signers(note, self.verifiers()))
 
     def last(self) -> str | None:
         try:

@@ -8,15 +8,19 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from importlib.metadata import entry_points
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
 from application.alarm import Alarm
+from application.anchoring import Anchorer
 from application.artifacts import Artifacts
-from application.audit import Audit
+from application.audit import Audit, SealingKey
 from application.bulk import KIND as BULK
 from application.bulk import QUEUE as BULK_QUEUE
 from application.bulk import bulk_handler
@@ -38,10 +42,12 @@ from application.signed_links import SignedLinks
 from application.studio import studio_handler
 from application.sweeper import Sweeper, Swept
 from application.upkeep import Upkeep
+from application.verification import Unit, Verification
 from application.visualization import KIND as VISUALIZATION
 from application.visualization import visualization_handler
 from application.worker import Worker
 from domain.events import Artifact
+from infrastructure.anchors import ObjectAnchor
 from infrastructure.artifacts import ObjectArtifacts, probe
 from infrastructure.chromium import Chromium, find_chromium
 from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPostgres, programs_version
@@ -64,6 +70,7 @@ from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, Post
 from infrastructure.postgres.schema import Health, SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
 from infrastructure.postgres.seal import PostgresAccesses, PostgresSeal
+from infrastructure.postgres.verification import plan, start_verifier, verify_unit
 from infrastructure.postgres.why import PostgresFacts
 from infrastructure.remote import Pauses, RemoteService
 from infrastructure.signing import Keyring
@@ -74,6 +81,7 @@ __all__ = [
     "AlreadyRunning",
     "EmbeddedFailed",
     "EmbeddedPostgres",
+    "LogVerifier",
     "Service",
     "configure_logs",
     "database_state",
@@ -85,6 +93,7 @@ __all__ = [
     "probe",
     "programs_version",
     "remote_worker",
+    "sealing_keys",
     "sweep",
 ]
 
@@ -139,6 +148,8 @@ class Service:
         self.seal = PostgresSeal(self._log.reads)
         self.audit = Audit(self.seal, PostgresAccesses(self._log.database), self.jobs)
         self.sealer = Sealer(PostgresSeal(self._log.batches), keyring(settings, self._log.database))
+        anchor = ObjectAnchor(settings.anchor) if settings.anchor else None
+        self.anchorer = Anchorer(PostgresSeal(self._log.batches), anchor) if anchor else None
         self.upkeep = Upkeep(
             {
                 "forget idempotency keys": lambda: forget_old_keys(self._log.database),
@@ -371,6 +382,50 @@ def key_store(settings: Settings) -> Iterator[KeyStore]:
         yield PostgresKeys(database)
     finally:
         database.close()
+
+
+def sealing_keys(settings: Settings, rotate_until: datetime | None) -> list[SealingKey]:
+    """The keys that signed checkpoints. With a moment a new one is made, and the old ones sign until then."""
+    assert settings.database_url is not None
+    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
+    try:
+        if rotate_until is not None:
+            keyring(settings, database).rotate(rotate_until)
+        return PostgresSeal(database).sealing_keys()
+    finally:
+        database.close()
+
+
+class LogVerifier:
+    """Verifies the live log, on as many processes as are wanted. Not usable with a transaction pooler in between."""
+
+    def __init__(self, settings: Settings, keys: Sequence[str], known: Sequence[str]) -> None:
+        """Without `keys` those count that are in the data folder or, if there are none, in the database.
+
+        `known` are checkpoints that the log must extend, as notes; the one in the data folder is another.
+        """
+        assert settings.database_url is not None
+        self._dsn = settings.database_url.get_secret_value()
+        self._database = Database(self._dsn)
+        ring = keyring(settings, self._database)
+        kept = ring.last()
+        self.keys = list(keys) or ring.verifiers() or [k.key for k in PostgresSeal(self._database).sealing_keys()]
+        self._known = [*known, *([kept] if kept is not None else [])]
+
+    def plan(self) -> Verification:
+        """What there is to verify. Raises Unavailable, and SchemaNotReady."""
+        if (health(self._database).schema_version or 0) < migrations()[-1].number:
+            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
+        return plan(self._database)
+
+    def run(self, verification: Verification, workers: int) -> Iterator[Unit]:
+        """Do what is left to do; each unit as it ends."""
+        given = (self._dsn, self.keys, self._known)
+        with ProcessPoolExecutor(workers, get_context("spawn"), start_verifier, given) as executor:
+            try:
+                yield from verification.run(verify_unit, executor, workers)
+            finally:
+                executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _store(settings: Settings, database: Database) -> ObjectArtifacts:

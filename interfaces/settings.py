@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, alias="JOBLEDGER_PORT")
     artifacts: str | None = Field(None, alias="JOBLEDGER_ARTIFACTS")
     seal_key: SecretStr | None = Field(None, alias="JOBLEDGER_SEAL_KEY")
+    anchor: str | None = Field(None, alias="JOBLEDGER_ANCHOR")
     handlers: str = Field("", alias="JOBLEDGER_HANDLERS")
     workers: int = Field(1, ge=1, le=64, alias="JOBLEDGER_WORKERS")
     log: Literal["console", "json"] = Field("console", alias="JOBLEDGER_LOG")

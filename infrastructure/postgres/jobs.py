@@ -113,7 +113,7 @@ class PostgresViews:
         self._database = database
 
     def jobs(self, ids: Sequence[UUID]) -> list[JobView | None]:
-        views = {row[0]: _view(row) for row in self._database.rows(BY_ID, (list(set(ids)),))}
+        views = {row[0]: job_view(row) for row in self._database.rows(BY_ID, (list(set(ids)),))}
         return [views.get(id) for id in ids]
 
     def page(self, wanted: Filter, sort: Sort, limit: int, cursor: str | None) -> tuple[list[JobView], str | None]:
@@ -126,7 +126,7 @@ class PostgresViews:
             for row in rows:
                 if len(views) == limit or (views and room <= 0):
                     return views, page.cursor(views[-1])
-                views.append(_view(row))
+                views.append(job_view(row))
                 room -= len(row[11]) + len(row[12] or b"")
             if len(rows) < page.count:
                 return views, None
@@ -229,7 +229,7 @@ def _moved_columns(jobs: Sequence[Job], positions: Sequence[int]) -> tuple[Colum
     )
 
 
-def _view(row: tuple[Any, ...]) -> JobView:
+def job_view(row: tuple[Any, ...]) -> JobView:
     result, error, labels, artifacts = row[12], row[13], row[14], row[16]
     return JobView(
         id=row[0],

@@ -7,6 +7,7 @@ from uuid import UUID
 import psycopg
 from msgspec import Struct
 
+from application.anchoring import Signed
 from application.audit import Access, Action, Place, SealedTo, SealingKey, StoredEvent
 from application.errors import Unavailable
 from application.sealer import Extension, Sealed, Unsealed
@@ -96,6 +97,7 @@ SELECT originator_version, notification_id, topic, hash, state FROM events
 WHERE originator_id = %b AND originator_version > %b AND originator_version <= %b
 ORDER BY originator_version LIMIT %b
 """
+SIGNED_AFTER = "SELECT size, note, signed_at FROM seal_checkpoints WHERE size > %s ORDER BY size LIMIT %s"
 RECORD = "INSERT INTO accesses (by, action, job_id, filter) VALUES (%s, %s, %s, %s)"
 ACCESSES = """
 SELECT number, at, by, action, job_id, filter FROM accesses WHERE number < %s ORDER BY number DESC LIMIT %s
@@ -186,6 +188,9 @@ class PostgresSeal:
     def stored(self, job_id: UUID, after: int, to: int, limit: int) -> list[StoredEvent]:
         rows = self._database.rows(STORED, (job_id, after, to, limit))
         return [StoredEvent(version, at, topic, bytes(hash), bytes(state)) for version, at, topic, hash, state in rows]
+
+    def signed_after(self, size: int, limit: int) -> list[Signed]:
+        return [Signed(*row) for row in self._database.rows(SIGNED_AFTER, (size, limit))]
 
     def _edge(self, size: int) -> tuple[list[bytes], bytes]:
         """The tiles that are not full, by level, and the positions of the first.

@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="run everything here, with a PostgreSQL of its own unless DATABASE_URL is set")
     _serving(up)
     up.add_argument("--workers", type=int, dest="JOBLEDGER_WORKERS", metavar="N", help="worker processes (1)")
+    _anchoring(up)
     up.set_defaults(command=_up)
 
     api = commands.add_parser("api", help="serve HTTP over DATABASE_URL")
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "projector", help="keep the views of projections and seal the log over DATABASE_URL"
     )
     _data(projector)
+    _anchoring(projector)
     projector.set_defaults(command=_projector)
 
     migrate = commands.add_parser("migrate", help="bring the schema of DATABASE_URL up to date")
@@ -116,6 +118,27 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--json", action="store_true", help="print JSON")
     keys.set_defaults(command=_keys)
 
+    audit = commands.add_parser("audit", help="verify the live log; exchange the key that seals it")
+    actions = audit.add_subparsers(title="actions", required=True, metavar="ACTION")
+    whole = actions.add_parser("verify", help="recompute every chain, view, leaf and checkpoint of the log")
+    _data(whole)
+    key = "a public key whose signatures count (default: those in the data folder, else in the database)"
+    whole.add_argument("--key", action="append", default=[], metavar="KEY", help=key)
+    known = "a checkpoint you have kept, which the log must extend; may be given again"
+    whole.add_argument("--checkpoint", action="append", default=[], metavar="FILE", help=known)
+    whole.add_argument("--workers", type=int, metavar="N", help="processes (one for each core)")
+    state = "where to keep how far it got, to go on from (audit-verify.json in the data folder)"
+    whole.add_argument("--state", metavar="FILE", help=state)
+    whole.add_argument("--json", action="store_true", help="print what was found as JSON")
+    whole.set_defaults(command=_audit_verify)
+    keys = actions.add_parser("keys", help="show the public keys that seal the log; make a new one")
+    _data(keys)
+    keys.add_argument("--rotate", action="store_true", help="make a new key, which signs beside the old for a while")
+    overlap = "how long the old key signs on (7)"
+    keys.add_argument("--overlap", type=float, default=7.0, metavar="DAYS", help=overlap)
+    keys.add_argument("--json", action="store_true", help="print the keys as JSON")
+    keys.set_defaults(command=_audit_keys)
+
     verify = commands.add_parser("verify", help="check a job's bundle offline")
     verify.add_argument("bundle", help="the file, from GET /v1/audit/jobs/{id}/bundle; - reads standard input")
     key = "a public key of the log, or a file with some; may be given again"
@@ -136,6 +159,11 @@ def _serving(parser: argparse.ArgumentParser) -> None:
 
 def _data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", dest="JOBLEDGER_DATA", metavar="FOLDER", help="where everything is kept")
+
+
+def _anchoring(parser: argparse.ArgumentParser) -> None:
+    where = "also write every signed checkpoint to this folder or bucket (s3://bucket/prefix)"
+    parser.add_argument("--anchor", dest="JOBLEDGER_ANCHOR", metavar="PLACE", help=where)
 
 
 def _up(settings: Settings, given: argparse.Namespace) -> int:
@@ -190,6 +218,18 @@ def _keys(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.keys import run
 
     return run(settings, given)
+
+
+def _audit_verify(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.audit import verify
+
+    return verify(settings, given)
+
+
+def _audit_keys(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.audit import keys
+
+    return keys(settings, given)
 
 
 def _verify(settings: Settings, given: argparse.Namespace) -> int:

@@ -179,7 +179,8 @@ async def _project(settings: Settings) -> None:
     """What nodes of this role do, each as long as this process runs."""
     service = Service(settings)
     stopping = asyncio.Event()
-    duties = asyncio.gather(_background(service), service.projector.run(), service.sealer.run())
+    anchoring = [service.anchorer.run()] if service.anchorer is not None else []
+    duties = asyncio.gather(_background(service), service.projector.run(), service.sealer.run(), *anchoring)
     _collect_rarely()
     with _told_to(stopping.set):
         print("jobledger projector following the log", flush=True)

@@ -145,6 +145,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "JOBLEDGER_DATA": str(settings.data),
         "JOBLEDGER_HOST": settings.host,
     }
+    if settings.anchor is not None:
+        environment["JOBLEDGER_ANCHOR"] = settings.anchor
     if settings.migration_database_url is not None:
         environment["MIGRATION_DATABASE_URL"] = settings.migration_database_url.get_secret_value()
     return environment

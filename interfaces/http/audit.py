@@ -51,7 +51,7 @@ class AccessQuery(Struct, frozen=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
 
 
-class KeyPage(Struct, frozen=True):
+class SealingKeyPage(Struct, frozen=True):
     """The public keys that signed checkpoints, the first one first."""
 
     items: list[SealingKey]
@@ -118,7 +118,7 @@ async def get_inclusion_in_job(request: Request[Any, Any, Any]) -> JSONAnswer:
 @get("/v1/audit/keys", roles=AUDITOR)
 async def get_sealing_keys(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
-    return JSONAnswer(encode(KeyPage(await _audit(request).keys())))
+    return JSONAnswer(encode(SealingKeyPage(await _audit(request).keys())))
 
 
 @get("/v1/audit/jobs/{job_id:str}/bundle", roles=AUDITOR)

@@ -19,8 +19,8 @@ from interfaces.http.audit import (
     AccessQuery,
     Bundle,
     ConsistencyQuery,
-    KeyPage,
     PositionQuery,
+    SealingKeyPage,
     VersionQuery,
 )
 from interfaces.http.bulk import BulkCancellation, BulkRequeue
@@ -308,7 +308,7 @@ OPERATIONS = (
         id="list_sealing_keys",
         summary="The public keys of the seal, and when each signed",
         tag="audit",
-        answers=(Answer(200, "The keys", KeyPage),),
+        answers=(Answer(200, "The keys", SealingKeyPage),),
         problems=("unavailable", "internal"),
     ),
     Operation(

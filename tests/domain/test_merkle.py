@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.merkle import (
@@ -142,6 +142,7 @@ def test_consistency_proofs_are_the_published_ones(first: int, second: int) -> N
     check_consistency(first, second, bytes.fromhex(ROOTS[first]), bytes.fromhex(ROOTS[second]), proof)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 700), max_size=6))
 def test_a_tree_that_grows_bit_by_bit_is_the_tree_of_all_its_leaves(steps: list[int]) -> None:
     tree = Tree()
@@ -151,11 +152,13 @@ def test_a_tree_that_grows_bit_by_bit_is_the_tree_of_all_its_leaves(steps: list[
     assert tree.tiles == Tree(LEAVES[: tree.size]).tiles
 
 
+@settings(deadline=None)
 @given(SIZES)
 def test_the_root_of_any_size_is_found_in_the_tiles_of_a_larger_tree(size: int) -> None:
     assert root(size, WHOLE.read) == mth(LEAVES[:size])
 
 
+@settings(deadline=None)
 @given(SIZES.filter(bool), st.data())
 def test_every_leaf_is_proven_and_no_other_passes(size: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, size - 1))
@@ -179,6 +182,7 @@ def test_every_leaf_is_proven_and_no_other_passes(size: int, data: st.DataObject
             check_inclusion(*forgery)
 
 
+@settings(deadline=None)
 @given(SIZES, SIZES, st.data())
 def test_every_tree_extends_every_smaller_one_and_no_other(one: int, other: int, data: st.DataObject) -> None:
     first, second = sorted((one, other))
