@@ -65,10 +65,20 @@ ORDER BY n, originator_version
 LOG = """
 SELECT notification_id, namespace, kind, originator_id, originator_version, topic, hash, state
 FROM events JOIN jobs ON jobs.id = originator_id
-WHERE notification_id > %s AND notification_id < (SELECT safe_position()) AND {}
+WHERE notification_id > %s AND notification_id <= %s AND notification_id < (SELECT safe_position()) AND {}
 ORDER BY notification_id
 LIMIT %s
 """
+# Where a look ends that finds little: a filter that hardly anything passes would not end within a statement's time.
+STRETCH = """
+SELECT notification_id FROM events
+WHERE notification_id > %s AND notification_id < (SELECT safe_position())
+ORDER BY notification_id
+OFFSET %s LIMIT 1
+"""
+LOOKED_AT = 5_000
+"""Events of the whole log that one statement looks at through a filter."""
+LAST = 2**63 - 1
 LOG_END = """
 SELECT coalesce((
     SELECT notification_id FROM events WHERE notification_id < (SELECT safe_position())
@@ -151,11 +161,18 @@ class PostgresViews:
     def log(self, after: int, limit: int, wanted: LogFilter | None) -> list[LogEntry]:
         conditions, values = _log_conditions(wanted)
         query = sql.SQL(LOG).format(sql.SQL(" AND ").join(conditions))
-        rows = self._database.rows(query, [after, *values, limit])
-        return [
-            LogEntry(position, namespace, kind, event_view(id, version, position, topic, hash, state))
-            for position, namespace, kind, id, version, topic, hash, state in rows
-        ]
+        found: list[LogEntry] = []
+        while True:
+            stretch = self._database.rows(STRETCH, (after, LOOKED_AT)) if len(values) > 1 else []
+            to = stretch[0][0] if stretch else LAST
+            rows = self._database.rows(query, [after, to, *values, limit - len(found)])
+            found += [
+                LogEntry(position, namespace, kind, event_view(id, version, position, topic, hash, state))
+                for position, namespace, kind, id, version, topic, hash, state in rows
+            ]
+            if len(found) == limit or not stretch:
+                return found
+            after = to
 
     def log_end(self) -> tuple[int, bool]:
         ((end, lagging),) = self._database.rows(LOG_END)
