@@ -33,7 +33,7 @@ from msgspec.json import decode, encode
 
 from application.commands import execute
 from application.jobs import Asked, Create, NewJob
-from benchmarks import leases
+from benchmarks import audit, leases
 from infrastructure.embedded import EmbeddedPostgres
 from infrastructure.logs import configure as configure_logs
 from infrastructure.postgres.database import Database
@@ -63,6 +63,8 @@ MEASURES = (
     "rescue",
     "memory",
     "video",
+    "audit",
+    "time_travel",
 )
 DECK = Path(__file__).parents[1] / "examples" / "deck.json"
 LONG_RUN = 100_000
@@ -80,6 +82,7 @@ class Bench:
         self._yardstick = yardstick
         self._made = 0
         self._beaten: str | None = None
+        self._audited: str | None = None
         self.results: Results = {}
 
     def round(self, measures: Sequence[str]) -> None:
@@ -302,6 +305,26 @@ class Bench:
             peak = max(_peak(process.pid) for process in psutil.Process(worker.pid).children())
         self.note("1080p video made a second, seconds", seconds)
         self.note("100 slides of 1080p, peak memory of the process, MB", peak)
+
+    def audit(self) -> None:
+        """Half a million events sealed by one process, and verified by one, in each round the same ones."""
+        if self._audited is None:
+            self._audited = self.database()
+            audit.seed(self._audited)
+        audit.unseal(self._audited)
+        with tempfile.TemporaryDirectory(dir=self._folder) as keys, psycopg.connect(self._audited) as connection:
+            postgres = _postgres_cpu(connection)
+            events, took, cpu = audit.seal(self._audited, Path(keys))
+            self.note("sealed, events/s", events / took)
+            self.note("sealed, Python us an event", cpu / events * 1e6)
+            self.note("sealed, PostgreSQL us an event", (_postgres_cpu(connection) - postgres) / events * 1e6)
+            events, took, cpu = audit.verify(self._audited)
+            self.note("audit verify, one process, events/s", events / took)
+            self.note("audit verify, Python us an event", cpu / events * 1e6)
+
+    def time_travel(self) -> None:
+        """A job of 10 000 events as it was at its last version."""
+        self.note("job of 10,000 events at a version, ms", audit.time_travel(self.database()) * 1000)
 
     @contextmanager
     def _database(self, address: str) -> Iterator[Database]:

@@ -189,7 +189,10 @@ class Service:
         return Ready("not-ready" if reasons else "ready", reasons, warnings)
 
     def _seal_warnings(self) -> list[str]:
-        lag = self.seal.lag()
+        try:
+            lag = self.seal.lag()
+        except ApplicationError as error:
+            return [f"how far the log is sealed is not known: {error}"]
         if lag.refusal is not None:
             return [f"the log is not sealed any further: {lag.refusal}"]
         if lag.seconds > LONG_UNSEALED:

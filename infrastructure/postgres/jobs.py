@@ -163,7 +163,7 @@ class PostgresViews:
         query = sql.SQL(LOG).format(sql.SQL(" AND ").join(conditions))
         found: list[LogEntry] = []
         while True:
-            stretch = self._database.rows(STRETCH, (after, LOOKED_AT)) if len(values) > 1 else []
+            stretch = self._database.rows(STRETCH, (after, LOOKED_AT)) if values else []
             to = stretch[0][0] if stretch else LAST
             rows = self._database.rows(query, [after, to, *values, limit - len(found)])
             found += [
