@@ -94,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--patience", type=float, default=30.0, metavar="S", help=patience)
     submit.set_defaults(command=_submit)
 
+    demo = commands.add_parser("demo", help="turn a question into a page and a deck into a video")
+    demo.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help="the service (http://127.0.0.1:8000)")
+    demo.add_argument("--json", action="store_true", help="print both jobs, and where the results are, as JSON")
+    demo.set_defaults(command=_demo)
+
     sweep = commands.add_parser("sweep", help="remove the files of jobs that no event names")
     _data(sweep)
     sweep.add_argument("--dry-run", action="store_true", help="only say what would be freed")
@@ -206,6 +211,12 @@ def _check(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.check import run
 
     return run(settings, given)
+
+
+def _demo(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.demo import demo
+
+    return demo(settings, given)
 
 
 def _sweep(settings: Settings, given: argparse.Namespace) -> int:
