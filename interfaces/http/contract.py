@@ -488,7 +488,8 @@ OPERATIONS = (
         summary="Turn slides into a video",
         description="A slide without `seconds` is shown for as long as its notes take to say or, without notes, its "
         "text to read. A text that is too long for one image goes on on further images of the same slide. Notes become "
-        "the video's captions.",
+        "the video's captions. The renderer `elai`, where the worker has a key for it, has an avatar speak them: "
+        "each slide lasts as long as that takes, and there are no images of slides.",
         tag="presentations",
         body=Presentation,
         example={
