@@ -41,6 +41,14 @@ ALLOWED = {
     "report": WORKER,
     "put_artifact": WORKER,
     "list_log": AUDITOR,
+    "get_checkpoint": AUDITOR,
+    "get_tile": AUDITOR,
+    "get_consistency": AUDITOR,
+    "get_inclusion": AUDITOR,
+    "get_inclusion_in_job": AUDITOR,
+    "list_sealing_keys": AUDITOR,
+    "get_bundle": AUDITOR,
+    "list_accesses": AUDITOR,
     "requeue_jobs": OPERATOR,
     "cancel_jobs": OPERATOR,
     "create_key": ADMIN,
@@ -252,7 +260,7 @@ class TestNamespaces:
         self, closed: Closed, jobs: dict[str, str], operation: Any, name: str
     ) -> None:
         body = json.dumps({"reason": "r"}).encode() if operation.method == "post" else b""
-        queries = {"diff_job": "?from=1&to=1"}
+        queries = {"diff_job": "?from=1&to=1", "get_inclusion_in_job": "?version=1"}
         answers = []
         with closed.http(name) as http:
             for id in (jobs["b"], str(uuid4())):
@@ -297,6 +305,17 @@ class TestNamespaces:
             for accept in ("application/json", "application/x-ndjson"):
                 assert jobs["a"] in seen(limited, accept)
                 assert jobs["b"] not in seen(limited, accept)
+
+    def test_the_seal_proves_its_own_events_only(self, closed: Closed, jobs: dict[str, str]) -> None:
+        places = dict(ask(closed.dsn, "SELECT originator_id::text, max(notification_id) FROM events GROUP BY 1"))
+        with closed.http("reads-a") as limited:
+            codes = [
+                limited.get(f"/v1/audit/inclusion?position={places[jobs[name]]}").json()["code"] for name in ("a", "b")
+            ]
+            assert codes == ["conflict", "not-found"], "its own is there, and not sealed yet"
+            accesses = limited.get("/v1/audit/accesses")
+        assert accesses.status_code == 403
+        assert "limited to one" in accesses.json()["detail"]
 
     def test_an_idempotency_key_is_of_one_namespace(self, closed: Closed, jobs: dict[str, str]) -> None:
         with closed.http("of-a") as http:
