@@ -102,10 +102,19 @@ Notice = Callable[[Claim, Via], None]
 class Claims:
     """Hands out queued jobs."""
 
-    def __init__(self, ledger: Ledger, held: HeldJobs, news: News, release: Release, notice: Notice) -> None:
-        """`release` gives a job back that its claimer did not wait for."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        held: HeldJobs,
+        news: News,
+        release: Release,
+        notice: Notice,
+        paused: Callable[[], Collection[str]],
+    ) -> None:
+        """`release` gives a job back that its claimer did not wait for; `paused` names queues that give no claims."""
         self._ledger = ledger
         self._release = release
+        self._paused = paused
         self._given_back: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._held = held
@@ -177,9 +186,17 @@ class Claims:
         answers: dict[int, list[ClaimedJob] | Exception] = {}
         known = [self._held.held_by(claim.worker, claim.claim_id) if claim.claim_id else () for claim in claims]
         groups: dict[Ready, list[int]] = {}
+        paused = self._paused()
         for n, claim in enumerate(claims):
-            if not known[n]:
-                groups.setdefault(claim.wanted, []).append(n)
+            if known[n]:
+                continue
+            wanted = Ready(tuple(queue for queue in claim.wanted.queues if queue not in paused), claim.wanted.kinds)
+            if wanted.queues:
+                groups.setdefault(wanted, []).append(n)
+            else:
+                answers[n] = []
+        if not groups and not any(known):
+            return [answers[n] for n in range(len(claims))]
         counts = [(wanted, sum(claims[n].max for n in members)) for wanted, members in groups.items()]
         first = counts[0] if counts else None
         with self._ledger.batch([id for ids in known for id in ids], claim=first) as batch:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,6 +19,8 @@ from domain.events import Artifact
 T = TypeVar("T")
 PACE_SECONDS = 0.5
 """Between two reports of progress: what a reader can follow."""
+handling: ContextVar[ClaimedJob] = ContextVar("handling")
+"""The job that this task handles, so that whatever is logged on its way names it."""
 Heard = Callable[[Reported | Exception], None]
 
 

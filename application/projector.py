@@ -17,10 +17,11 @@ from msgspec import Struct
 
 from application.errors import BatchRefused, Unavailable
 from application.news import LOG, News
-from application.projections import Projection, Recorded, Rows, Stories, Told, Unreadable
+from application.projections import Happened, Projection, Recorded, Rows, Stories, Told, Unreadable
 
 log = structlog.get_logger()
 PAGE = 2_000
+BUILD_PAGE = 10_000
 POLL_SECONDS = 1.0
 GATHER_SECONDS = 0.05
 """Between two rounds while there is news: what comes in meanwhile is one batch."""
@@ -49,10 +50,6 @@ class Poison(Struct, frozen=True):
     error: str
 
 
-class CannotFold(Exception):
-    """An event cannot be read by this release."""
-
-
 class Step(Struct, frozen=True):
     """What one batch of a generation came to: its rows, its last event, and the one it stops before, if any."""
 
@@ -79,7 +76,7 @@ class Checkpoints(Protocol):
     """The port to what is kept. Calls block; run them on a thread."""
 
     def standings(self) -> list[Standing]:
-        """All generations that serve or are built; those of projections nobody knew before begin."""
+        """All generations that serve or are built."""
         ...
 
     def advance(self, standing: Standing, step: Step) -> bool:
@@ -87,6 +84,22 @@ class Checkpoints(Protocol):
 
         Raises BatchRefused when the database does not take the rows.
         """
+        ...
+
+    def begin(self, name: str, revision: int) -> None:
+        """Have a generation built, unless one is."""
+        ...
+
+    def ask_to_verify(self, standing: Standing) -> None:
+        """Have a generation that has caught up compared with a fresh fold, unless that is under way."""
+        ...
+
+    def swap(self, standing: Standing) -> bool:
+        """Let a verified generation serve that has got as far as the one that does; False when it has not."""
+        ...
+
+    def sweep(self) -> int:
+        """Remove some rows of generations that no longer serve; how many."""
         ...
 
 
@@ -98,6 +111,10 @@ class Reader:
         self._page = page
         self._stories = Stories(source.before)
         self._last: tuple[int, list[Told]] | None = None
+
+    def forget(self) -> None:
+        """Read again what was read last."""
+        self._last = None
 
     def after(self, position: int) -> list[Told]:
         """What comes next after a position; perhaps not all there is by now, but nothing only if there is nothing."""
@@ -118,38 +135,44 @@ class Projector:
         source: Log,
         checkpoints: Checkpoints,
         news: News,
+        *,
         clock: Callable[[], float] = time.monotonic,
+        build_page: int = BUILD_PAGE,
     ) -> None:
         self._projections = projections
         self._checkpoints = checkpoints
         self._news = news
         self._clock = clock
+        self._source = source
         self._reader = Reader(source)
+        self._build_page = build_page
+        self._builders: dict[tuple[str, int], Reader] = {}
         self._resting: dict[tuple[str, int], float] = {}
 
     async def run(self) -> None:
-        """Follow the log until cancelled."""
+        """Follow the log, and build what is to be built, until cancelled."""
+        await asyncio.gather(self._follow(), self._build())
+
+    async def _follow(self) -> None:
         with self._news.listen([LOG]) as ear:
             while True:
-                try:
-                    folded = await asyncio.to_thread(self.run_all)
-                except Unavailable as away:
-                    log.warning("projector.unavailable", reason=str(away))
-                    folded = 0
-                except Exception:
-                    log.exception("projector.failed")
-                    folded = 0
+                folded = await _patiently(self.run_all)
                 if not folded:
                     await ear.heard(POLL_SECONDS)
                 if folded < PAGE:
                     await asyncio.sleep(GATHER_SECONDS)
+
+    async def _build(self) -> None:
+        while True:
+            if not await _patiently(self.build):
+                await asyncio.sleep(REST_SECONDS)
 
     def run_all(self) -> int:
         """A batch of each projection that serves; how many events the longest of them had. Raises Unavailable."""
         now = self._clock()
         return max(
             (
-                self._run(standing)
+                self._run(standing, self._reader)
                 for standing in self._checkpoints.standings()
                 if standing.state == "live" and self._resting.get((standing.name, standing.generation), 0.0) <= now
             ),
@@ -158,41 +181,85 @@ class Projector:
 
     def run_once(self, name: str) -> int:
         """A batch of the projection that serves under this name; how many events it had. Raises Unavailable."""
-        standings = self._checkpoints.standings()
-        return max(self._run(standing) for standing in standings if (standing.name, standing.state) == (name, "live"))
+        standings = [s for s in self._checkpoints.standings() if (s.name, s.state) == (name, "live")]
+        return max((self._run(standing, self._reader) for standing in standings), default=0)
 
-    def _run(self, standing: Standing) -> int:
+    def build(self) -> int:
+        """A batch of each generation that is built, and what follows when it has caught up. Raises Unavailable.
+
+        Returns how much there was to do. What comes when is kept with the generation, so that whoever is there goes
+        on: built, then compared with a fresh fold, then put in the place of the one that serves.
+        """
+        standings = self._checkpoints.standings()
+        building = {(s.name, s.generation): s for s in standings if s.state == "building"}
+        self._builders = {key: self._builders.get(key) or Reader(self._source, self._build_page) for key in building}
+        done = sum(self._build_on(standing, self._builders[key]) for key, standing in building.items())
+        for standing in standings:
+            projection = self._projections.get(standing.name)
+            if projection and standing.state == "live" and standing.revision < projection.revision:
+                self._checkpoints.begin(standing.name, projection.revision)
+        return done + self._checkpoints.sweep()
+
+    def _build_on(self, standing: Standing, reader: Reader) -> int:
+        folded = self._run(standing, reader)
+        if folded >= self._build_page or standing.parked:
+            return folded
+        if not standing.verified:
+            self._checkpoints.ask_to_verify(standing)
+        elif self._checkpoints.swap(standing):
+            log.info("projection.rebuilt", projection=standing.name, generation=standing.generation)
+        return folded
+
+    def _run(self, standing: Standing, reader: Reader) -> int:
         projection = self._projections.get(standing.name)
         if projection is None or standing.parked or standing.revision != projection.revision:
             return 0
-        told = self._reader.after(standing.position)
-        return self._advance(standing, projection, told) if told else 0
-
-    def _advance(self, standing: Standing, projection: Projection, told: Sequence[Told]) -> int:
-        """Fold and write. Rows that the database refuses are halved until the event at fault stands alone."""
-        step = fold(projection, told, standing.position)
-        try:
-            moved = self._checkpoints.advance(standing, step)
-        except BatchRefused as refused:
-            if step.events > 1:
-                return self._advance(standing, projection, told[: step.events // 2])
-            bad = told[0]
-            step = Step({}, 0, standing.position, None, Poison(bad.position, bad.job_id, bad.version, str(refused)))
-            moved = self._checkpoints.advance(standing, step)
-        if not moved:
+        told = reader.after(standing.position)
+        if not told:
+            return 0
+        step = self._advance(standing, projection, told)
+        if step is None:
             self._resting[standing.name, standing.generation] = self._clock() + REST_SECONDS
             return 0
         if step.poison:
+            reader.forget()
             log.error(
                 "projection.parked",
                 projection=standing.name,
                 generation=standing.generation,
-                position=step.poison.position,
+                position=str(step.poison.position),
                 job_id=str(step.poison.job_id),
                 version=step.poison.version,
                 error=step.poison.error,
             )
         return step.events
+
+    def _advance(self, standing: Standing, projection: Projection, told: Sequence[Told]) -> Step | None:
+        """Fold and write what there is; None when another was first.
+
+        Rows that the database refuses are halved until the event at fault stands alone.
+        """
+        step = fold(projection, told, standing.position)
+        try:
+            return step if self._checkpoints.advance(standing, step) else None
+        except BatchRefused as refused:
+            if step.events > 1:
+                return self._advance(standing, projection, told[: step.events // 2])
+            bad = told[0]
+            poison = Poison(bad.position, bad.job_id, bad.version, str(refused))
+            step = Step({}, 0, standing.position, None, poison)
+            return step if self._checkpoints.advance(standing, step) else None
+
+
+async def _patiently(work: Callable[[], int]) -> int:
+    """How much was done; nothing while the database is away."""
+    try:
+        return await asyncio.to_thread(work)
+    except Unavailable as away:
+        log.warning("projector.unavailable", reason=str(away))
+    except Exception:
+        log.exception("projector.failed")
+    return 0
 
 
 def fold(projection: Projection, told: Sequence[Told], position: int) -> Step:
@@ -200,18 +267,19 @@ def fold(projection: Projection, told: Sequence[Told], position: int) -> Step:
     rows: Rows = {}
     at: datetime | None = None
     for n, happened in enumerate(told):
-        try:
-            at = _fold(projection, rows, happened)
-        except Exception as failed:
-            error = f"{type(failed).__name__}: {failed}"
+        if error := cannot_fold(projection, rows, happened):
             return Step(rows, n, position, at, Poison(happened.position, happened.job_id, happened.version, error))
         position = happened.position
+        at = happened.event.at if isinstance(happened, Happened) else at
     return Step(rows, len(told), position, at, None)
 
 
-def _fold(projection: Projection, rows: Rows, told: Told) -> datetime:
-    """Returns when it happened. Raises CannotFold, and whatever the fold does."""
+def cannot_fold(projection: Projection, rows: Rows, told: Told) -> str | None:
+    """Add an event to `rows`; or why that cannot be done."""
     if isinstance(told, Unreadable):
-        raise CannotFold(told.error)
-    projection.fold(rows, told)
-    return told.event.at
+        return told.error
+    try:
+        projection.fold(rows, told)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None

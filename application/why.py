@@ -39,12 +39,21 @@ class LeaseFacts(Struct, frozen=True):
     now: datetime
 
 
+class PauseFacts(Struct, frozen=True):
+    """Since when a queue gives no claims, who said so, and why."""
+
+    since: datetime
+    by: str
+    reason: str
+
+
 class QueueFacts(Struct, frozen=True):
     """What stands between a queued job and its start: the jobs that go first, and those that run, in its queue."""
 
     ahead: int
     running: int
     now: datetime
+    pause: PauseFacts | None = None
 
 
 class ClaimerFacts(Struct, frozen=True):
@@ -104,7 +113,16 @@ def _reasons(facts: Facts, view: JobView, job: Job, last: Event) -> list[str]:
 
 def _queued(facts: Facts, view: JobView, job: Job) -> list[str]:
     queue = facts.queue(view, MOST_COUNTED)
-    claimers = facts.claimers(job.queue, job.kind)
+    return [*_paused(queue.pause, job), *_waits(queue, facts.claimers(job.queue, job.kind), job)]
+
+
+def _paused(pause: PauseFacts | None, job: Job) -> list[str]:
+    if pause is None:
+        return []
+    return [f"queue {job.queue!r} is paused since {_moment(pause.since)} by {pause.by}: {pause.reason}"]
+
+
+def _waits(queue: QueueFacts, claimers: ClaimerFacts, job: Job) -> list[str]:
     nobody = _nobody(claimers, job)
     wait = (job.run_at - queue.now).total_seconds()
     if wait > 0:

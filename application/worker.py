@@ -14,7 +14,7 @@ import structlog
 from msgspec import Struct
 
 from application.claims import Claim, ClaimedJob
-from application.context import Context, Heard
+from application.context import Context, Heard, handling
 from application.ends import completed, failure, given, raised
 from application.errors import KeyRefused, NotFound, Unavailable
 from application.handlers import GiveUp, Handler, RetryLater
@@ -226,6 +226,7 @@ class Worker:
 
     async def _work(self, running: Running) -> None:
         """Run the handler and report how it ended; the job is held until the report is answered."""
+        handling.set(running.job)
         running.begun = True
         try:
             report = self._stopped(running) if running.stopped else await self._run_handler(running)
@@ -289,7 +290,7 @@ class Worker:
                 return failure(job, "time-limit", f"attempt {job.attempt} took longer than its time limit")
             return raised(job, error)
         except Exception as error:
-            log.exception("handler.failed", job_id=str(job.id), attempt=job.attempt, kind=job.kind)
+            log.exception("handler.failed", kind=job.kind)
             return raised(job, error)
         finally:
             context.flush()

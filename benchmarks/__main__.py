@@ -34,6 +34,7 @@ from msgspec.json import decode, encode
 from application.commands import execute
 from application.jobs import Asked, Create, NewJob
 from benchmarks import audit, leases
+from benchmarks.views import measure_views
 from infrastructure.embedded import EmbeddedPostgres
 from infrastructure.logs import configure as configure_logs
 from infrastructure.postgres.database import Database
@@ -65,6 +66,7 @@ MEASURES = (
     "video",
     "audit",
     "time_travel",
+    "views",
 )
 DECK = Path(__file__).parents[1] / "examples" / "deck.json"
 LONG_RUN = 100_000
@@ -89,6 +91,10 @@ class Bench:
         """Each measure once."""
         for measure in measures:
             getattr(self, measure)()
+
+    def views(self) -> None:
+        """What projections do and cost."""
+        measure_views(self, self._jobs)
 
     def note(self, name: str, value: float) -> None:
         self.results.setdefault(name, []).append(value)
@@ -166,7 +172,7 @@ class Bench:
             with psycopg.connect(database, autocommit=True) as connection:
                 connection.execute("VACUUM ANALYZE jobs, events")
                 wal, postgres = _wal(connection), _postgres_cpu(connection)
-                with self._processes(database, ["worker", "--concurrency", "2000"], count) as workers:
+                with self.processes(database, ["worker", "--concurrency", "2000"], count) as workers:
                     _wait_for(connection, "SELECT EXISTS (SELECT FROM leases)")
                     begun, cpu, before = time.perf_counter(), _cpu(workers), _count(connection)
                     _wait_for(connection, IDLE)
@@ -188,7 +194,7 @@ class Bench:
         log.close()
         with psycopg.connect(database, autocommit=True) as connection, self._api(database) as url:
             connection.execute("VACUUM ANALYZE jobs, events")
-            with self._processes(database, ["worker", "--url", url, "--concurrency", "2000"], 1):
+            with self.processes(database, ["worker", "--url", url, "--concurrency", "2000"], 1):
                 _wait_for(connection, "SELECT EXISTS (SELECT FROM leases)")
                 begun, before = time.perf_counter(), _count(connection)
                 _wait_for(connection, IDLE)
@@ -214,7 +220,7 @@ class Bench:
     def pickup(self) -> None:
         """From the moment before a job is asked for over HTTP to the start of its handler in another process."""
         database = self.database()
-        with self._api(database) as url, self._processes(database, ["worker"], 1):
+        with self._api(database) as url, self.processes(database, ["worker"], 1):
             file = self._folder / f"pickup-{self._made}"
             asked: dict[str, float] = {}
             with closing(http.client.HTTPConnection(urlsplit(url).netloc)) as client:
@@ -281,7 +287,7 @@ class Bench:
         ledger = PostgresLedger(log, lambda _: None)
         with (
             psycopg.connect(address, autocommit=True) as connection,
-            self._processes(address, ["worker", "--concurrency", "2000"], 1) as (worker,),
+            self.processes(address, ["worker", "--concurrency", "2000"], 1) as (worker,),
         ):
             for n in range(1, 11):
                 _bulk(ledger, LONG_RUN // 10, kind="noop", queue="default")
@@ -296,7 +302,7 @@ class Bench:
         deck = decode(DECK.read_bytes())
         deck["slides"] = (deck["slides"] * 7)[:100]
         address = self.database()
-        with self._api(address) as url, self._processes(address, ["worker"], 1) as (worker,):
+        with self._api(address) as url, self.processes(address, ["worker"], 1) as (worker,):
             id = httpx2.post(f"{url}/v1/presentations", json=deck).raise_for_status().json()["id"]
             _until(lambda: bool(httpx2.get(f"{url}/v1/jobs/{id}").json()["finished_at"]), 900)
             job = httpx2.get(f"{url}/v1/jobs/{id}").json()
@@ -339,7 +345,7 @@ class Bench:
 
     @contextmanager
     def _api(self, database: str) -> Iterator[str]:
-        with self._processes(database, ["api", "--port", "0"], 1) as (process,):
+        with self.processes(database, ["api", "--port", "0"], 1) as (process,):
             yield _listening(process)
 
     @contextmanager
@@ -351,7 +357,7 @@ class Bench:
             _end(process)
 
     @contextmanager
-    def _processes(self, database: str, command: list[str], count: int) -> Iterator[list["subprocess.Popen[str]"]]:
+    def processes(self, database: str, command: list[str], count: int) -> Iterator[list["subprocess.Popen[str]"]]:
         environment = {
             **os.environ,
             "DATABASE_URL": database,

@@ -38,7 +38,7 @@ GRANT EXECUTE ON FUNCTION safe_position() TO jobledger_app;
 -- What can be folded from the log again, and what is not history.
 GRANT SELECT, INSERT, UPDATE, DELETE
   ON jobs, leases, idempotency_keys, checkpoints, artifact_contents, artifact_holds, projections, verifications,
-    skipped_events, stats, totals, workers, failures, usage, queue_pauses TO jobledger_app;
+    resumptions, stats, totals, workers, failures, usage, queue_pauses TO jobledger_app;
 -- Keys are made and revoked, never removed.
 GRANT SELECT, INSERT, UPDATE ON keys, key_uses TO jobledger_app;
 GRANT UPDATE (swept_at) ON installation TO jobledger_app;

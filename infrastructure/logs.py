@@ -2,10 +2,12 @@
 
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
+
+from application.context import handling
 
 
 def configure(style: Literal["console", "json"], level: int = logging.INFO) -> None:
@@ -20,6 +22,7 @@ def configure(style: Literal["console", "json"], level: int = logging.INFO) -> N
     )
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _name_job,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -34,3 +37,11 @@ def configure(style: Literal["console", "json"], level: int = logging.INFO) -> N
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _name_job(logger: Any, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Say which attempt of which job this is about, in what is logged on the way of one."""
+    if (job := handling.get(None)) is not None:
+        event.setdefault("job_id", str(job.id))
+        event.setdefault("attempt", job.attempt)
+    return event

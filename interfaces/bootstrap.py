@@ -43,6 +43,7 @@ from application.studio import studio_handler
 from application.sweeper import Sweeper, Swept
 from application.upkeep import Upkeep
 from application.verification import Unit, Verification
+from application.verifier import Verifier
 from application.visualization import KIND as VISUALIZATION
 from application.visualization import visualization_handler
 from application.worker import Worker
@@ -66,15 +67,19 @@ from infrastructure.postgres.leases import PostgresLeases
 from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.notifications import Listener, Notifier
+from infrastructure.postgres.operations import PostgresOperations
 from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, PostgresLog
+from infrastructure.postgres.queues import PausedQueues
 from infrastructure.postgres.schema import Health, SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
 from infrastructure.postgres.seal import PostgresAccesses, PostgresSeal
 from infrastructure.postgres.verification import plan, start_verifier, verify_unit
+from infrastructure.postgres.verifications import PostgresVerifications
 from infrastructure.postgres.why import PostgresFacts
 from infrastructure.remote import Pauses, RemoteService
 from infrastructure.signing import Keyring
 from interfaces.http.health import Ready
+from interfaces.http.metrics import Metrics
 from interfaces.settings import Settings
 
 __all__ = [
@@ -98,6 +103,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+LONG_BEHIND = 30.0
+"""Seconds that a view may be behind the log before that is worth a warning."""
 LONG_TRANSACTION = 30.0
 """Seconds after which an open write transaction, which holds readers of the whole log back, is worth a warning."""
 
@@ -118,7 +125,8 @@ class Service:
         listen = settings.listen_url.get_secret_value() if settings.listen_url else dsn
         self._listener = Listener(Database(listen), self.news.tell)
         leases = PostgresLeases(self._log.beats)
-        ledger = PostgresLedger(self._log, self._tell)
+        self.metrics = Metrics()
+        ledger = PostgresLedger(self._log, self._tell, self.metrics.appended)
         self._scout = Scout(self._log.batches, ledger.ready_jobs.horizon, self.news.tell)
         self._scout.start()
         jobs = PostgresViews(self._log.reads)
@@ -130,7 +138,8 @@ class Service:
             lambda queues, since: self.jobs.read(next_due, self._log.reads, queues, since), self.news, self.news.tell
         )
         self.claimers = Claimers(lambda claimers: write_claimers(self._log.database, claimers))
-        self.claims = Claims(ledger, leases, self.news, self.reports.release, self._notice)
+        paused = PausedQueues(self._log.reads)
+        self.claims = Claims(ledger, leases, self.news, self.reports.release, self._notice, paused)
         contents = PostgresContents(self._log.database)
         store = _store(settings, self._log.database)
         self.artifacts = Artifacts(store, contents, self.reports)
@@ -139,12 +148,11 @@ class Service:
         self.origins = settings.allowed_origins
         self.links = SignedLinks(lambda: installation(self._log.database).link_secret, time.time)
         self.rescue = Rescue(ledger, time.monotonic)
-        self.projector = Projector(
-            {view.name: view for view in VIEWS},
-            PostgresLog(self._log.batches),
-            PostgresCheckpoints(self._log.batches, VIEWS),
-            self.news,
-        )
+        views = {view.name: view for view in VIEWS}
+        self.operations = PostgresOperations(self._log.database, self._log.reads, views, self._tell)
+        whole_log = PostgresLog(self._log.batches)
+        self.projector = Projector(views, whole_log, PostgresCheckpoints(self._log.batches, VIEWS), self.news)
+        self.verifier = Verifier(views, whole_log, PostgresVerifications(self._log.database, VIEWS))
         self.seal = PostgresSeal(self._log.reads)
         self.audit = Audit(self.seal, PostgresAccesses(self._log.database), self.jobs)
         self.sealer = Sealer(PostgresSeal(self._log.batches), keyring(settings, self._log.database))
@@ -185,7 +193,7 @@ class Service:
                 f"{found.oldest_writer_seconds:.0f} s, which holds readers of the whole log back"
             )
         if not reasons:
-            warnings += self._seal_warnings()
+            warnings += self._seal_warnings() + self._projection_warnings()
         return Ready("not-ready" if reasons else "ready", reasons, warnings)
 
     def _seal_warnings(self) -> list[str]:
@@ -198,6 +206,17 @@ class Service:
         if lag.seconds > LONG_UNSEALED:
             return [f"{lag.events} events are not sealed, the oldest since {lag.seconds:.0f} s; does a projector run?"]
         return []
+
+    def _projection_warnings(self) -> list[str]:
+        warnings = []
+        for view in self.operations.projections():
+            if view.parked is not None:
+                event = f"event {view.parked.version} of job {view.parked.job_id}"
+                warnings.append(f"projection {view.name!r} is parked before {event}: {view.parked.error}")
+            elif view.lag_seconds > LONG_BEHIND:
+                behind = f"{view.lag_events} events behind, the oldest since {view.lag_seconds:.0f} s"
+                warnings.append(f"projection {view.name!r} is {behind}; does a projector run?")
+        return warnings
 
     def let_go(self) -> None:
         """Answer all who wait for something, so that the server can stop and they can ask another."""

@@ -2,15 +2,21 @@
 
 import hashlib
 import re
-from datetime import datetime
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
+from msgspec.json import decode, encode
 from psycopg import Connection
 
+from application.errors import FieldError, Invalid
+from application.operations import FailureView
 from application.projections import Happened, Rows
 from domain.events import Failed, HeartbeatMissed
 from infrastructure.postgres.columns import byteas, int8s, moments, texts
+from infrastructure.postgres.database import Database
 
 ADD = """
 INSERT INTO failures (generation, namespace, kind, type, fingerprint, message, count, final, first_seen, last_seen,
@@ -29,6 +35,14 @@ ROWS = """
 SELECT namespace, kind, type, fingerprint, message, count, final, first_seen, last_seen, examples
 FROM failures
 WHERE generation = %b
+"""
+LISTED = """
+SELECT last_seen, kind, type, fingerprint, message, count, final, first_seen, examples
+FROM failures
+JOIN projections ON projections.name = 'failures' AND state = 'live' AND projections.generation = failures.generation
+WHERE namespace = coalesce(%b, namespace) AND (last_seen, kind, type, fingerprint) < (%b, %b, %b, %b)
+ORDER BY last_seen DESC, kind DESC, type DESC, fingerprint DESC
+LIMIT %b
 """
 EXAMPLES = 5
 MISSED = "heartbeat-missed"
@@ -104,3 +118,37 @@ class Failures:
 def fingerprint(message: str) -> bytes:
     """Of a message without its ids, moments and numbers: eight bytes that are alike for failures alike."""
     return hashlib.sha256(_DIFFERS.sub("#", message).encode(errors="replace")).digest()[:8]
+
+
+def listed(
+    database: Database, namespace: str | None, limit: int, cursor: str | None
+) -> tuple[list[FailureView], str | None]:
+    """Those seen last first, and the cursor of the next page. Raises Invalid."""
+    last = _place(cursor) if cursor else (datetime.max.replace(tzinfo=UTC), "", "", b"")
+    rows = database.rows(LISTED, (namespace, *last, limit + 1))
+    following = _cursor(rows[limit - 1]) if len(rows) > limit else None
+    return [_failure(row) for row in rows[:limit]], following
+
+
+def _failure(row: tuple[Any, ...]) -> FailureView:
+    return FailureView(
+        last_seen=row[0],
+        kind=row[1],
+        type=row[2],
+        message=row[4],
+        count=row[5],
+        final=row[6],
+        first_seen=row[7],
+        examples=row[8],
+    )
+
+
+def _cursor(row: tuple[Any, ...]) -> str:
+    return urlsafe_b64encode(encode(row[:4])).decode()
+
+
+def _place(cursor: str) -> tuple[datetime, str, str, bytes]:
+    try:
+        return decode(urlsafe_b64decode(cursor), type=tuple[datetime, str, str, bytes])
+    except (MsgspecError, ValueError) as error:
+        raise Invalid(FieldError("cursor", "is not the `next` of a page of this list")) from error

@@ -208,6 +208,39 @@ def event_view(id: UUID, version: int, position: int, topic: str, hash: bytes, s
     )
 
 
+def job_view(row: tuple[Any, ...]) -> JobView:
+    """A row of COLUMNS."""
+    result, error, labels, artifacts = row[12], row[13], row[14], row[16]
+    return JobView(
+        id=row[0],
+        namespace=row[1],
+        kind=row[2],
+        queue=row[3],
+        status=row[4],
+        progress=row[5],
+        step=row[6],
+        message=row[7],
+        attempt=row[8],
+        max_attempts=row[9],
+        worker=row[10],
+        input=Raw(row[11]),
+        result=Raw(result) if result is not None else None,
+        error=_error(error) if error is not None else None,
+        labels=labels or {},
+        priority=row[15],
+        artifacts=_artifacts(artifacts) if artifacts is not None else [],
+        created_at=row[17],
+        updated_at=row[18],
+        started_at=row[19],
+        finished_at=row[20],
+        run_at=row[21],
+        heartbeat_at=row[22],
+        version=row[23],
+        position=str(row[24]),
+        links=Links.to(row[0]),
+    )
+
+
 def _new_columns(jobs: Sequence[Job], positions: Sequence[int]) -> tuple[Column, ...]:
     return (
         uuids([job.id for job in jobs]),
@@ -243,38 +276,6 @@ def _moved_columns(jobs: Sequence[Job], positions: Sequence[int]) -> tuple[Colum
         moments([job.updated_at for job in jobs]),
         moments([job.started_at for job in jobs]),
         moments([job.finished_at for job in jobs]),
-    )
-
-
-def job_view(row: tuple[Any, ...]) -> JobView:
-    result, error, labels, artifacts = row[12], row[13], row[14], row[16]
-    return JobView(
-        id=row[0],
-        namespace=row[1],
-        kind=row[2],
-        queue=row[3],
-        status=row[4],
-        progress=row[5],
-        step=row[6],
-        message=row[7],
-        attempt=row[8],
-        max_attempts=row[9],
-        worker=row[10],
-        input=Raw(row[11]),
-        result=Raw(result) if result is not None else None,
-        error=_error(error) if error is not None else None,
-        labels=labels or {},
-        priority=row[15],
-        artifacts=_artifacts(artifacts) if artifacts is not None else [],
-        created_at=row[17],
-        updated_at=row[18],
-        started_at=row[19],
-        finished_at=row[20],
-        run_at=row[21],
-        heartbeat_at=row[22],
-        version=row[23],
-        position=str(row[24]),
-        links=Links.to(row[0]),
     )
 
 

@@ -97,11 +97,21 @@ class StreamCache:
 
 
 class PostgresLedger:
-    """Opens batches on the log. `tell` is given the topics of what a batch moved, after the commit."""
+    """Opens batches on the log."""
 
-    def __init__(self, log: Log, tell: Callable[[Collection[str]], None]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        tell: Callable[[Collection[str]], None],
+        appended: Callable[[int, float], None] = lambda _events, _seconds: None,
+    ) -> None:
+        """`tell` is given the topics of what a batch moved, after the commit.
+
+        `appended` is given how many events a batch had, and the seconds from sending them to their commit.
+        """
         self._database = log.batches
         self._tell = tell
+        self._appended = appended
         self._cache = StreamCache()
         self.ready_jobs = ReadyJobs(Horizon())
 
@@ -117,7 +127,10 @@ class PostgresLedger:
         try:
             yield batch
             committing = True
+            begun = time.perf_counter()
             batch.write()
+            if batch.events:
+                self._appended(batch.events, time.perf_counter() - begun)
         except (UnicodeEncodeError, struct.error) as error:
             raise BatchRefused(str(error)) from error
         except psycopg.Error as error:
@@ -238,6 +251,11 @@ class PostgresBatch:
     def streams(self) -> dict[UUID, Stream]:
         """The jobs of the batch that could be read."""
         return {id: stream for id, stream in self._streams.items() if isinstance(stream, Stream)}
+
+    @property
+    def events(self) -> int:
+        """How many were recorded in it."""
+        return len(self._events.ids)
 
     def job(self, id: UUID) -> Job:
         stream = self._streams.get(id)

@@ -6,7 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, sql
 
 from application.errors import BatchRefused, Unavailable
 from application.projections import Projection, Recorded, Rows
@@ -39,11 +39,6 @@ FROM projections
 WHERE state <> 'retired'
 ORDER BY name
 """
-BEGIN = """
-INSERT INTO projections (name, generation, revision, state, begun_by)
-VALUES (%b, 1, %b, 'live', 'system:projector')
-ON CONFLICT DO NOTHING
-"""
 # Rows and checkpoint are made from the log again when the server loses the last of them, always together; so the commit
 # waits for no disk.
 TAKE = """
@@ -59,6 +54,34 @@ SET position = %b, events = events + %b, recorded_at = coalesce(%b, recorded_at)
   parked_position = %b, parked_job_id = %b, parked_version = %b, parked_error = %b
 WHERE name = %b AND generation = %b
 """
+NEXT = """
+INSERT INTO projections (name, generation, revision, state, begun_by, reason)
+SELECT %b, 1 + max(generation), %b, 'building', 'system:projector', 'the release folds it differently'
+FROM projections
+WHERE name = %b
+ON CONFLICT DO NOTHING
+"""
+ASK_TO_VERIFY = """
+INSERT INTO verifications (name, generation, asked_by, reason)
+SELECT name, generation, 'system:projector', 'it was built' FROM projections
+WHERE name = %b AND generation = %b AND state = 'building' AND verified_at IS NULL
+ON CONFLICT DO NOTHING
+"""
+LOCK = """
+SELECT generation, state, position, verified_at IS NOT NULL
+FROM projections
+WHERE name = %b AND state <> 'retired'
+ORDER BY state
+FOR UPDATE
+"""
+RETIRE = "UPDATE projections SET state = 'retired' WHERE name = %b AND generation = %b"
+SERVE = "UPDATE projections SET state = 'live' WHERE name = %b AND generation = %b"
+RETIRED = "SELECT name, generation FROM projections WHERE state = 'retired' ORDER BY name, generation"
+REMOVE = """
+DELETE FROM {view} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {view} WHERE generation = %s LIMIT %s))
+"""
+FORGET = "DELETE FROM projections WHERE name = %b AND generation = %b AND state = 'retired'"
+AT_A_TIME = 5_000
 LONGEST_ERROR = 2_000
 
 
@@ -100,14 +123,7 @@ class PostgresCheckpoints:
         self._views = {view.name: view for view in views}
 
     def standings(self) -> list[Standing]:
-        standings = [Standing(*row) for row in self._database.rows(STANDINGS)]
-        unknown = self._views.keys() - {standing.name for standing in standings}
-        if not unknown:
-            return standings
-        with self._database.connection() as connection:
-            for name in sorted(unknown):
-                connection.execute(BEGIN, (name, self._views[name].revision), binary=True)
-        return self.standings()
+        return [Standing(*row) for row in self._database.rows(STANDINGS)]
 
     def advance(self, standing: Standing, step: Step) -> bool:
         try:
@@ -124,6 +140,39 @@ class PostgresCheckpoints:
         except psycopg.OperationalError as error:
             raise Unavailable from error
         return True
+
+    def begin(self, name: str, revision: int) -> None:
+        with self._database.connection() as connection:
+            connection.execute(NEXT, (name, revision, name), binary=True)
+
+    def ask_to_verify(self, standing: Standing) -> None:
+        with self._database.connection() as connection:
+            connection.execute(ASK_TO_VERIFY, (standing.name, standing.generation), binary=True)
+
+    def swap(self, standing: Standing) -> bool:
+        with self._database.connection() as connection, connection.transaction():
+            rows = connection.execute(LOCK, (standing.name,), binary=True).fetchall()
+            if len(rows) != 2:
+                return False
+            (built, _, reached, verified), (serving, _, position, _) = rows
+            if built != standing.generation or not verified or reached < position:
+                return False
+            connection.execute(RETIRE, (standing.name, serving), binary=True)
+            connection.execute(SERVE, (standing.name, built), binary=True)
+            return True
+
+    def sweep(self) -> int:
+        removed = 0
+        for name, generation in self._database.rows(RETIRED):
+            if name not in self._views:
+                continue
+            remove = sql.SQL(REMOVE).format(view=sql.Identifier(name))
+            with self._database.connection() as connection:
+                count = connection.execute(remove, (generation, AT_A_TIME)).rowcount
+                if count < AT_A_TIME:
+                    connection.execute(FORGET, (name, generation), binary=True)
+            removed += count
+        return removed
 
     def _write(self, connection: Connection, standing: Standing, step: Step) -> None:
         poison = step.poison

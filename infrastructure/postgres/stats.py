@@ -1,5 +1,6 @@
 """The view `stats`: what happened in each minute of each queue and kind, and how long jobs waited and ran."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -7,9 +8,12 @@ from msgspec import Struct, field
 from msgspec.json import encode
 from psycopg import Connection
 
-from application.histogram import Histogram, histogram, observe
+from application.histogram import Histogram, histogram, observe, percentile
+from application.operations import LaneStats, Percentiles, StatsView, StatsWanted
 from application.projections import Happened, Rows, counted
+from domain.job import Status
 from infrastructure.postgres.columns import int8s, moments, texts
+from infrastructure.postgres.database import Database
 
 ADD = """
 INSERT INTO stats (generation, namespace, minute, queue, kind, created, started, completed, failed, retried, missed,
@@ -36,6 +40,51 @@ WHERE generation = %b
 """
 
 
+WITHIN = """
+WITH window_of AS (
+  SELECT queue, kind, stats.created, stats.started, completed, failed, retried, missed, released, cancelled, requeued,
+    waits, runs
+  FROM stats
+  JOIN projections ON projections.name = 'stats' AND state = 'live' AND projections.generation = stats.generation
+  WHERE namespace = coalesce(%(namespace)s, namespace) AND minute >= %(begin)s AND minute < %(end)s
+    AND (%(queues)s::text[] IS NULL OR queue = ANY(%(queues)s)) AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s))
+), counts AS (
+  SELECT queue, kind, sum(created)::int8 AS created, sum(started)::int8 AS started, sum(completed)::int8 AS completed,
+    sum(failed)::int8 AS failed, sum(retried)::int8 AS retried, sum(missed)::int8 AS missed,
+    sum(released)::int8 AS released, sum(cancelled)::int8 AS cancelled, sum(requeued)::int8 AS requeued
+  FROM window_of
+  GROUP BY queue, kind
+), waited AS (
+  SELECT queue, kind, jsonb_object_agg(bucket, count) AS waits
+  FROM (
+    SELECT queue, kind, key AS bucket, sum(value::int8) AS count
+    FROM window_of CROSS JOIN LATERAL jsonb_each_text(waits) AS bucket
+    GROUP BY queue, kind, key
+  ) AS sums
+  GROUP BY queue, kind
+), ran AS (
+  SELECT queue, kind, jsonb_object_agg(bucket, count) AS runs
+  FROM (
+    SELECT queue, kind, key AS bucket, sum(value::int8) AS count
+    FROM window_of CROSS JOIN LATERAL jsonb_each_text(runs) AS bucket
+    GROUP BY queue, kind, key
+  ) AS sums
+  GROUP BY queue, kind
+)
+SELECT queue, kind, created, started, completed, failed, retried, missed, released, cancelled, requeued,
+  coalesce(waits, '{}'), coalesce(runs, '{}')
+FROM counts LEFT JOIN waited USING (queue, kind) LEFT JOIN ran USING (queue, kind)
+"""
+STATUSES = """
+SELECT queue, kind, sum(now_queued)::int8, sum(now_running)::int8, sum(now_cancelling)::int8,
+  sum(now_completed)::int8, sum(now_failed)::int8, sum(now_cancelled)::int8
+FROM totals
+JOIN projections ON projections.name = 'totals' AND state = 'live' AND projections.generation = totals.generation
+WHERE namespace = coalesce(%(namespace)s, namespace)
+  AND (%(queues)s::text[] IS NULL OR queue = ANY(%(queues)s)) AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s))
+GROUP BY queue, kind
+"""
+STATUS: tuple[Status, ...] = ("queued", "running", "cancelling", "completed", "failed", "cancelled")
 NUMBERS = ("created", "started", "completed", "failed", "retried", "missed", "released", "cancelled", "requeued")
 
 
@@ -103,3 +152,51 @@ class Stats:
 
 def _counts(row: tuple[Any, ...]) -> Counts:
     return Counts(**dict(zip(NUMBERS, row[4:13], strict=True)), waits=histogram(row[13]), runs=histogram(row[14]))
+
+
+def within(database: Database, namespace: str | None, wanted: StatsWanted) -> StatsView:
+    """What happened in a window, and how many jobs are in each status now."""
+    values = {
+        "namespace": namespace,
+        "begin": wanted.begin,
+        "end": wanted.end,
+        "queues": list(wanted.queue) or None,
+        "kinds": list(wanted.kind) or None,
+    }
+    happened = {row[:2]: row[2:] for row in database.rows(WITHIN, values)}
+    statuses = {row[:2]: row[2:] for row in database.rows(STATUSES, values)}
+    seconds = (wanted.end - wanted.begin).total_seconds()
+    lanes = sorted(happened.keys() | statuses.keys())
+    items = [_lane(lane, statuses.get(lane), happened.get(lane), seconds) for lane in lanes]
+    waits, runs = ([histogram(row[n]) for row in happened.values()] for n in (9, 10))
+    return StatsView(
+        begin=wanted.begin, end=wanted.end, items=items, wait=_percentiles(*waits), run=_percentiles(*runs)
+    )
+
+
+def _lane(
+    lane: tuple[Any, ...], statuses: tuple[Any, ...] | None, row: tuple[Any, ...] | None, seconds: float
+) -> LaneStats:
+    numbers = dict(zip(NUMBERS, row[:9] if row else [0] * 9, strict=True))
+    return LaneStats(
+        queue=lane[0],
+        kind=lane[1],
+        statuses=dict(zip(STATUS, statuses or [0] * 6, strict=True)),
+        **numbers,
+        completed_per_second=round(numbers["completed"] / seconds, 6),
+        wait=_percentiles(histogram(row[9] if row else {})),
+        run=_percentiles(histogram(row[10] if row else {})),
+    )
+
+
+def _percentiles(*counts: Histogram) -> Percentiles:
+    together: Counter[int] = Counter()
+    for one in counts:
+        together.update(one)
+    return Percentiles(
+        count=together.total(),
+        p50=percentile(together, 0.5),
+        p90=percentile(together, 0.9),
+        p95=percentile(together, 0.95),
+        p99=percentile(together, 0.99),
+    )

@@ -5,8 +5,11 @@ from typing import Any
 from msgspec import Struct
 from psycopg import Connection
 
+from application.operations import LaneMeasures
 from application.projections import Happened, Rows, counted
 from infrastructure.postgres.columns import int8s, texts
+from infrastructure.postgres.database import Database
+from infrastructure.postgres.stats import NUMBERS, STATUS
 
 ADD = """
 INSERT INTO totals (generation, namespace, queue, kind, created, started, completed, failed, retried, missed, released,
@@ -33,6 +36,16 @@ SELECT namespace, queue, kind, created, started, completed, failed, retried, mis
   waited_us, ran_us, runs, now_queued, now_running, now_cancelling, now_completed, now_failed, now_cancelled
 FROM totals
 WHERE generation = %b
+"""
+
+
+LANES = """
+SELECT namespace, queue, kind, created, started, completed, failed, retried, missed, released, cancelled, requeued,
+  waited_us / 1e6::float8, ran_us / 1e6::float8, runs,
+  now_queued, now_running, now_cancelling, now_completed, now_failed, now_cancelled
+FROM totals
+JOIN projections ON projections.name = 'totals' AND state = 'live' AND totals.generation = projections.generation
+ORDER BY namespace, queue, kind
 """
 
 
@@ -92,6 +105,23 @@ class Totals:
 
     def rows(self, connection: Connection, generation: int) -> Rows:
         return {row[:3]: _total(row) for row in connection.execute(ROWS, (generation,), binary=True)}
+
+
+def measured(database: Database) -> list[LaneMeasures]:
+    """All lanes of all namespaces."""
+    return [
+        LaneMeasures(
+            namespace=row[0],
+            queue=row[1],
+            kind=row[2],
+            events=dict(zip(NUMBERS, row[3:12], strict=True)),
+            statuses=dict(zip(STATUS, row[15:], strict=True)),
+            waited_seconds=row[12],
+            ran_seconds=row[13],
+            ended=row[14],
+        )
+        for row in database.rows(LANES)
+    ]
 
 
 def _move(total: Total, name: str, count: int) -> None:

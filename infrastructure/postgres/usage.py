@@ -7,9 +7,11 @@ from msgspec.json import Decoder
 from psycopg import Connection
 
 from application.language import Usage as ModelUsage
+from application.operations import UsageView, UsageWanted
 from application.projections import Happened, Rows
 from domain.events import Progressed
 from infrastructure.postgres.columns import int8s, texts
+from infrastructure.postgres.database import Database
 
 ADD = """
 INSERT INTO usage (generation, namespace, day, kind, model, attempts, run_us, artifact_bytes, input_tokens,
@@ -30,6 +32,17 @@ WHERE generation = %b
 """
 
 
+SUMMED = """
+SELECT CASE WHEN %(by_namespace)s THEN namespace END AS of_namespace, CASE WHEN %(by_day)s THEN day END AS of_day,
+  CASE WHEN %(by_kind)s THEN kind END AS of_kind, CASE WHEN %(by_model)s THEN model END AS of_model,
+  sum(attempts)::int8, sum(run_us)::float8, sum(artifact_bytes)::int8, sum(input_tokens)::int8,
+  sum(output_tokens)::int8
+FROM usage
+JOIN projections ON projections.name = 'usage' AND state = 'live' AND projections.generation = usage.generation
+WHERE namespace = coalesce(%(namespace)s, namespace) AND day BETWEEN %(begin)s AND %(end)s
+GROUP BY of_namespace, of_day, of_kind, of_model
+ORDER BY of_namespace, of_day, of_kind, of_model
+"""
 MOST_TOKENS = 10**12
 
 
@@ -109,3 +122,23 @@ def _row(row: tuple[Any, ...]) -> Used:
 
 def _counts(tokens: int) -> bool:
     return 0 <= tokens <= MOST_TOKENS
+
+
+def summed(database: Database, namespace: str | None, wanted: UsageWanted) -> list[UsageView]:
+    """Sums over what it is grouped by, in the order of that."""
+    kept = {f"by_{name}": name in wanted.group for name in ("namespace", "day", "kind", "model")}
+    rows = database.rows(SUMMED, {"namespace": namespace, "begin": wanted.begin, "end": wanted.end, **kept})
+    return [
+        UsageView(
+            namespace=row[0],
+            day=row[1],
+            kind=row[2],
+            model=row[3],
+            attempts=row[4],
+            seconds=row[5] / 1e6,
+            artifact_bytes=row[6],
+            input_tokens=row[7],
+            output_tokens=row[8],
+        )
+        for row in rows
+    ]

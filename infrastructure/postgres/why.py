@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from application.jobs import JobView
-from application.why import ClaimerFacts, LeaseFacts, QueueFacts
+from application.why import ClaimerFacts, LeaseFacts, PauseFacts, QueueFacts
 from domain.events import Event, decode
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.lists import hops
@@ -32,7 +32,8 @@ SELECT
   (SELECT count(*) FROM leases
     CROSS JOIN LATERAL (SELECT queue FROM jobs WHERE jobs.id = leases.job_id OFFSET 0) AS job
     WHERE queue = %(queue)s),
-  clock_timestamp()
+  clock_timestamp(), paused_at, paused_by, reason
+FROM (VALUES (%(queue)s::text)) AS asked (queue) LEFT JOIN queue_pauses USING (queue)
 """.encode()  # noqa: S608  put together from words of ours
 
 # Who is full of work asks for none, but holds leases.
@@ -64,5 +65,5 @@ class PostgresFacts:
 
     def queue(self, job: JobView, most: int) -> QueueFacts:
         values = {"queue": job.queue, "priority": job.priority, "run_at": job.run_at, "id": job.id, "most": most}
-        (row,) = self._database.rows(QUEUE, values)
-        return QueueFacts(*row)
+        ((ahead, running, now, *pause),) = self._database.rows(QUEUE, values)
+        return QueueFacts(ahead, running, now, PauseFacts(*pause) if pause[0] else None)

@@ -6,9 +6,11 @@ from typing import Any
 from msgspec import Struct
 from psycopg import Connection
 
+from application.operations import HeldJob, WorkerView
 from application.projections import Happened, Rows
 from domain.events import Cancelled, Completed, Failed, HeartbeatMissed, Progressed, Released, Started
 from infrastructure.postgres.columns import int8s, moments, texts
+from infrastructure.postgres.database import Database
 
 ADD = """
 INSERT INTO workers (generation, namespace, worker, first_seen, last_seen, started, completed, failed, missed, released)
@@ -27,6 +29,38 @@ SELECT namespace, worker, first_seen, last_seen, started, completed, failed, mis
 FROM workers
 WHERE generation = %b
 """
+WORKERS = """
+WITH held AS (
+  SELECT worker, count(*) AS holding, max(heartbeat_at) AS heartbeat_at
+  FROM leases
+  CROSS JOIN LATERAL (
+    SELECT FROM jobs WHERE jobs.id = job_id AND namespace = coalesce(%(namespace)s, namespace) OFFSET 0
+  ) AS job
+  GROUP BY worker
+)
+SELECT worker, min(first_seen), greatest(max(last_seen), max(heartbeat_at)), coalesce(max(holding), 0),
+  sum(workers.started)::int8, sum(completed)::int8, sum(failed)::int8, sum(missed)::int8, sum(released)::int8
+FROM workers
+JOIN projections ON projections.name = 'workers' AND state = 'live' AND projections.generation = workers.generation
+LEFT JOIN held USING (worker)
+WHERE namespace = coalesce(%(namespace)s, namespace) AND workers.worker > %(after)s
+  AND (last_seen > clock_timestamp() - make_interval(secs => %(since)s) OR holding > 0)
+GROUP BY worker
+ORDER BY worker
+LIMIT %(limit)s
+"""
+HELD = """
+SELECT worker, job_id, attempt, heartbeat_at, expires_at
+FROM (
+  SELECT leases.worker, job_id, leases.attempt, heartbeat_at, expires_at,
+    row_number() OVER (PARTITION BY leases.worker ORDER BY job_id) AS n
+  FROM leases JOIN jobs ON jobs.id = job_id
+  WHERE leases.worker = ANY(%(workers)s) AND namespace = coalesce(%(namespace)s, namespace)
+) AS held
+WHERE n <= %(shown)s
+"""
+SHOWN = 10
+"""Jobs that are shown of a worker."""
 SAID: dict[type, str | None] = {
     Started: "started",
     Progressed: None,
@@ -91,3 +125,30 @@ class Workers:
 
 def _row(row: tuple[Any, ...]) -> WorkerRow:
     return WorkerRow(row[2], row[3], **dict(zip(NUMBERS, row[4:], strict=True)))
+
+
+def listed(database: Database, namespace: str | None, since: float, after: str, limit: int) -> list[WorkerView]:
+    """Those heard of in the last `since` seconds, by name, those above `after`."""
+    values = {"namespace": namespace, "since": since, "after": after, "limit": limit}
+    rows = database.rows(WORKERS, values)
+    held: dict[str, list[HeldJob]] = {}
+    wanted = {"workers": [row[0] for row in rows if row[3]], "namespace": namespace, "shown": SHOWN}
+    for worker, job_id, attempt, beat, expires in database.rows(HELD, wanted):
+        job = HeldJob(job_id=job_id, attempt=attempt, heartbeat_at=beat, lease_expires_at=expires)
+        held.setdefault(worker, []).append(job)
+    return [_worker(row, held.get(row[0], [])) for row in rows]
+
+
+def _worker(row: tuple[Any, ...], jobs: list[HeldJob]) -> WorkerView:
+    return WorkerView(
+        name=row[0],
+        first_seen=row[1],
+        last_seen=row[2],
+        holding=row[3],
+        jobs=jobs,
+        started=row[4],
+        completed=row[5],
+        failed=row[6],
+        missed=row[7],
+        released=row[8],
+    )

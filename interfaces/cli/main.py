@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from application.errors import ApplicationError, Unavailable
 from application.keys import ROLES
+from interfaces.cli.questions import add_questions
 from interfaces.settings import Settings, load
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -98,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help="the service (http://127.0.0.1:8000)")
     demo.add_argument("--json", action="store_true", help="print both jobs, and where the results are, as JSON")
     demo.set_defaults(command=_demo)
+
+    add_questions(commands)
 
     sweep = commands.add_parser("sweep", help="remove the files of jobs that no event names")
     _data(sweep)

@@ -180,7 +180,9 @@ async def _project(settings: Settings) -> None:
     service = Service(settings)
     stopping = asyncio.Event()
     anchoring = [service.anchorer.run()] if service.anchorer is not None else []
-    duties = asyncio.gather(_background(service), service.projector.run(), service.sealer.run(), *anchoring)
+    duties = asyncio.gather(
+        _background(service), service.projector.run(), service.verifier.run(), service.sealer.run(), *anchoring
+    )
     _collect_rarely()
     with _told_to(stopping.set):
         print("jobledger projector following the log", flush=True)

@@ -36,8 +36,22 @@ from interfaces.http.jobs import (
     retry_job,
 )
 from interfaces.http.keys import create_key, list_keys, revoke_key
+from interfaces.http.metrics import get_metrics
 from interfaces.http.older_pollers import poll_presentation, poll_visualization
 from interfaces.http.openapi import get_description
+from interfaces.http.operations import (
+    get_stats,
+    get_usage,
+    list_failures,
+    list_projections,
+    list_queues,
+    list_workers,
+    pause_queue,
+    rebuild_projection,
+    resume_projection,
+    unpause_queue,
+    verify_projection,
+)
 from interfaces.http.presentations import (
     create_presentation,
     get_presentation,
@@ -90,8 +104,20 @@ def create_app(service: Any, *, older_pollers: bool = True) -> ASGIApp:
             get_video,
             get_thumbnail,
             get_slide,
+            list_projections,
+            rebuild_projection,
+            verify_projection,
+            resume_projection,
+            list_queues,
+            pause_queue,
+            unpause_queue,
+            list_workers,
+            list_failures,
+            get_usage,
+            get_stats,
             live,
             ready,
+            get_metrics,
             explain_problem,
             get_description,
             *([poll_presentation, poll_visualization] if older_pollers else []),
@@ -143,7 +169,7 @@ def _cors(origins: Sequence[str]) -> CORSConfig | None:
 async def _allow_all_methods(message: Message, scope: Scope) -> None:
     """litestar answers OPTIONS with the methods of the first handler of an address; there may be more."""
     if message["type"] == "http.response.start" and scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS":
-        routes = (route for route in scope["litestar_app"].routes if route.path == scope.get("path_template"))
+        routes = (route for route in scope["litestar_app"].routes if route.path_format == scope.get("path_template"))
         for route in routes:
             MutableScopeHeaders(message)["Allow"] = ", ".join(sorted(route.methods))
 

@@ -11,6 +11,7 @@ from application.differences import Diff
 from application.jobs import ArtifactView, JobView, NewJob
 from application.keys import CreatedKey, Key, NewKey
 from application.language import Question
+from application.operations import PauseView, ProjectionView, StatsView
 from application.presentation import Presentation
 from application.why import Why
 from interfaces.http.artifacts import ArtifactPage, UploadQuery
@@ -40,6 +41,20 @@ from interfaces.http.jobs import (
 )
 from interfaces.http.keys import KeyPage
 from interfaces.http.older_pollers import OlderError, OlderPresentation, OlderVisualization
+from interfaces.http.operations import (
+    Because,
+    FailurePage,
+    FailuresQuery,
+    NamesQuery,
+    ProjectionPage,
+    QueuePage,
+    Resumption,
+    StatsQuery,
+    UsagePage,
+    UsageQuery,
+    WorkerPage,
+    WorkersQuery,
+)
 from interfaces.http.presentations import PresentationView
 from interfaces.http.requests import ENTITY_TAGS, IDEMPOTENCY_KEY, LONGEST_KEY
 from interfaces.http.signed_links import LinkQuery
@@ -601,11 +616,145 @@ OPERATIONS = (
     ),
     Operation(
         method="get",
+        path="/v1/projections",
+        id="list_projections",
+        summary="How far each view is behind the log, and what is done about it",
+        tag="operations",
+        answers=(Answer(200, "All projections, by name", ProjectionPage),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/projections/{name}/rebuilds",
+        id="rebuild_projection",
+        summary="Build a view anew from the first event on, while the old one serves",
+        tag="operations",
+        description="A projector builds it, compares it with a fresh fold, and puts it in the place of the old one; "
+        "`rebuild` says how far that is. Of `jobs`, which is written with the events, it is a conflict.",
+        body=Because,
+        example={"reason": "a total is wrong"},
+        answers=(Answer(202, "The projection", ProjectionView),),
+        problems=(*READS, *WRITES, "conflict"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/projections/{name}/verifications",
+        id="verify_projection",
+        summary="Compare a view with a fresh fold of all events",
+        tag="operations",
+        description="A projector does it; `verification` says how far that is and, in the end, what differs.",
+        body=Because,
+        example={"reason": "a total is wrong"},
+        answers=(Answer(202, "The projection", ProjectionView),),
+        problems=(*READS, *WRITES, "conflict"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/projections/{name}/resumptions",
+        id="resume_projection",
+        summary="Let a parked projection go on",
+        tag="operations",
+        description="`retry` when what kept it from folding the event is mended; `skip` to leave the event out. Of a "
+        "projection that is not parked it is a conflict.",
+        body=Resumption,
+        example={"action": "skip", "reason": "written by hand in an incident"},
+        answers=(Answer(202, "The projection", ProjectionView),),
+        problems=(*READS, *WRITES, "conflict"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/queues",
+        id="list_queues",
+        summary="How many jobs wait and run in each queue, and which are paused",
+        tag="operations",
+        query=NamesQuery,
+        answers=(Answer(200, "A page of queues, by name", QueuePage),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="post",
+        path="/v1/queues/{name}/pauses",
+        id="pause_queue",
+        summary="Have a queue give no claims",
+        tag="operations",
+        description="Every server goes by it within two seconds; what runs goes on. A queue that is paused already "
+        "keeps its first pause. There need not be jobs in it yet.",
+        body=Because,
+        example={"reason": "the printer is out of paper"},
+        answers=(Answer(201, "The pause", PauseView),),
+        problems=WRITES,
+    ),
+    Operation(
+        method="delete",
+        path="/v1/queues/{name}/pauses",
+        id="unpause_queue",
+        summary="Have a queue give claims again",
+        tag="operations",
+        answers=(Answer(204, "It does"),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/workers",
+        id="list_workers",
+        summary="Who works, since when, on what, and how it went",
+        tag="operations",
+        description="Those heard of in the last `seen_within` seconds (a day), and those that hold jobs.",
+        query=WorkersQuery,
+        answers=(Answer(200, "A page of workers, by name", WorkerPage),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/failures",
+        id="list_failures",
+        summary="What went wrong: failed attempts, those alike together, the last seen first",
+        tag="operations",
+        query=FailuresQuery,
+        answers=(Answer(200, "A page of failures", FailurePage),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/usage",
+        id="get_usage",
+        summary="What was used: run time, bytes of artifacts, tokens",
+        tag="operations",
+        description="Days are in UTC; without `from`, since the first of the month of `to`. `group` may repeat; "
+        "without it, by day, kind and model.",
+        query=UsageQuery,
+        answers=(Answer(200, "Sums", UsagePage),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/stats",
+        id="get_stats",
+        summary="What happened in a window, how long jobs waited and ran, and how many are in each status",
+        tag="operations",
+        description="The window is widened to whole minutes; without `from`, it is the hour before `to`. "
+        "Percentiles are true to within 5 %.",
+        query=StatsQuery,
+        answers=(Answer(200, "The window", StatsView),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="get",
         path="/livez",
         id="live",
         summary="Whether this process answers",
         tag="health",
         answers=(Answer(200, "It does", Live),),
+    ),
+    Operation(
+        method="get",
+        path="/metrics",
+        id="get_metrics",
+        summary="Metrics for Prometheus",
+        tag="health",
+        description="Counters come from the log and survive every restart, but for `jobledger_append_…`, which are of "
+        "this process.",
+        answers=(Answer(200, "Its text format", media_type="text/plain"),),
     ),
     Operation(
         method="get",

@@ -22,6 +22,13 @@ WITHOUT_NUL = r"^[^\u0000]*$"
 """What every string in a request must be."""
 FILE_NAME = r"^[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffd]+$"
 """What `application.artifacts.checked_name` takes, but for `.` and `..`."""
+NAMED = {
+    "/v1/jobs/{job_id}/artifacts": (LONGEST_NAME, "page.html"),
+    "/v1/jobs/{job_id}/attempts/{attempt}/artifacts": (LONGEST_NAME, "page.html"),
+    "/v1/projections": (100, "stats"),
+    "/v1/queues": (200, "gpu"),
+}
+"""How long the names in these paths may be, and an example."""
 EVERYWHERE = ("invalid", "forbidden", "unauthenticated", "rate-limited")
 """Problems that any call may be answered with."""
 
@@ -112,8 +119,9 @@ def _parameters(operation: Operation, components: Json) -> list[Json]:
         schema = {"type": "integer", "minimum": 1, "maximum": MOST_SLIDES}
         parameters.append({"name": "n", "in": "path", "required": True, "schema": schema, "example": 1})
     if "{name}" in operation.path:
-        schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME, "pattern": FILE_NAME}
-        parameters.append({"name": "name", "in": "path", "required": True, "schema": schema, "example": "page.html"})
+        longest, example = NAMED[operation.path.split("/{name}")[0]]
+        schema = {"type": "string", "minLength": 1, "maxLength": longest, "pattern": FILE_NAME}
+        parameters.append({"name": "name", "in": "path", "required": True, "schema": schema, "example": example})
     if "{tile}" in operation.path:
         schema = {"type": "string", "enum": [*"01234567", "entries"]}
         parameters.append({"name": "level", "in": "path", "required": True, "schema": schema, "example": "0"})

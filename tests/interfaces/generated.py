@@ -69,6 +69,8 @@ def _query(case: Case[Any], job: Json) -> None:
     query.update({name: version for name, version in reached.items() if version > 0})
     if reached["from"] > reached["to"] > 0:
         query["from"] = reached["to"]
+    if _moment(query.get("from"), float("-inf")) > _moment(query.get("to"), datetime.now(UTC).timestamp()):
+        del query["from"]
     if "as_of" in query and ("at_version" in query or _lies_ahead(query["as_of"])):  # they exclude each other
         del query["as_of"]
 
@@ -105,6 +107,14 @@ def is_valid(case: Case[Any]) -> bool:
 def _whole(given: Json) -> int:
     """A version as it may be given in a query; 0 for what is none."""
     return int(given) if re.fullmatch(r"[0-9]{1,16}", str(given)) else 0
+
+
+def _moment(given: Json, otherwise: float) -> float:
+    """A day or a moment as it may be given in a query, in seconds since 1970."""
+    try:
+        return datetime.fromisoformat(given).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
 
 
 def _lies_ahead(given: Json) -> bool:

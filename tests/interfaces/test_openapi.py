@@ -168,8 +168,10 @@ def test_every_answer_of_a_tour_is_as_described(
     tour_of_a_worker(tour)
     tour_of_a_page(tour, page["id"])
     tour_of_a_video(tour)
+    tour_of_operations(tour, dsn)
     tour.call("get", "/livez", 200)
     tour.call("get", "/readyz", 200)
+    tour.call("get", "/metrics", 200)
     described = {
         (method, path, int(status))
         for path, calls in description["paths"].items()
@@ -281,6 +283,38 @@ def tour_of_refusals(tour: Tour) -> None:
                 tour.call(method, place, 415, content=b"{}", headers={"content-type": "text/plain"})
                 mebibytes = 32 if place in ("/v1/jobs/batch", "/v1/reports") else 1
                 tour.call(method, place, 413, content=b"x" * (mebibytes * 2**20 + 1))
+
+
+def tour_of_operations(tour: Tour, dsn: str) -> None:
+    because = {"reason": "because"}
+    tour.call("post", "/v1/queues/gpu/pauses", 201, json=because)
+    for of in ("projections", "queues", "workers", "failures", "usage", "stats"):
+        tour.call("get", f"/v1/{of}", 200)
+        tour.call("get", f"/v1/{of}", 400, params={"nothing": "1"})
+    tour.call("delete", "/v1/queues/gpu/pauses", 204)
+    tour.call("delete", "/v1/queues/gpu/pauses", 400, params={"nothing": "1"})
+    for call in ("rebuilds", "verifications"):
+        for status in (202, 409):
+            tour.call("post", f"/v1/projections/usage/{call}", status, json=because)
+        tour.call("post", f"/v1/projections/nothing/{call}", 404, json=because)
+    resumption = {"action": "skip", **because}
+    tour.call("post", "/v1/projections/nothing/resumptions", 404, json=resumption)
+    tour.call("post", "/v1/projections/usage/resumptions", 409, json=resumption)
+    park(dsn, "usage")
+    tour.call("get", "/v1/projections", 200)
+    tour.call("post", "/v1/projections/usage/resumptions", 202, json=resumption)
+
+
+def park(dsn: str, name: str) -> None:
+    """Let a projection find that it cannot fold the first event."""
+    query = """
+        UPDATE projections
+        SET parked_at = clock_timestamp(), parked_position = notification_id, parked_job_id = originator_id,
+          parked_version = originator_version, parked_error = 'no'
+        FROM (SELECT * FROM events ORDER BY notification_id LIMIT 1) AS event
+        WHERE name = %s AND projections.state = 'live'
+    """
+    ask(dsn, query, [name])
 
 
 def tour_of_a_worker(tour: Tour) -> None:

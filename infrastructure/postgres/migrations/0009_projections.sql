@@ -13,6 +13,7 @@ CREATE TABLE projections (
   recorded_at timestamptz,
   begun_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   begun_by text NOT NULL,
+  reason text NOT NULL,
   verified_at timestamptz,
   -- The event that could not be folded, while it is not known what to do about it.
   parked_at timestamptz,
@@ -25,20 +26,26 @@ CREATE TABLE projections (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 -- One generation serves, and one at the most is built.
 CREATE UNIQUE INDEX projections_state ON projections (name, state) WHERE state <> 'retired';
+INSERT INTO projections (name, generation, revision, state, begun_by, reason)
+SELECT name, 1, 1, 'live', 'system:migration', 'it is new'
+FROM unnest(ARRAY['failures', 'stats', 'totals', 'usage', 'workers']) AS view (name);
 
--- Events that an operator had a generation pass over. Whoever verifies it passes over them, too.
-CREATE TABLE skipped_events (
+-- What operators decided about parked generations. Whoever verifies one passes over what it skipped, too.
+CREATE TABLE resumptions (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   name text NOT NULL,
   generation integer NOT NULL,
+  action text NOT NULL CHECK (action IN ('retry', 'skip')),
   position bigint NOT NULL,
   job_id uuid NOT NULL,
   version bigint NOT NULL,
   error text NOT NULL,
   reason text NOT NULL,
-  skipped_by text NOT NULL,
-  skipped_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-  PRIMARY KEY (name, generation, position)
+  resumed_by text NOT NULL,
+  resumed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+-- Serves: what a generation has skipped.
+CREATE INDEX resumptions_skipped ON resumptions (name, generation) WHERE action = 'skip';
 
 -- Comparisons of a view with a fresh fold. Who does one keeps its beat; when the beats stop, another begins it anew.
 CREATE TABLE verifications (
@@ -47,18 +54,19 @@ CREATE TABLE verifications (
   -- NULL for the inline view.
   generation integer,
   asked_by text NOT NULL,
+  reason text NOT NULL,
   asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   beat_at timestamptz,
   compared bigint NOT NULL DEFAULT 0,
   -- The checkpoint of the rows that were compared.
-  position bigint,
+  checkpoint bigint,
   differences bigint,
   examples bytea,
   error text,
   finished_at timestamptz
 );
--- Serves: what there is to verify, and who has stopped.
-CREATE INDEX verifications_open ON verifications (id) WHERE finished_at IS NULL;
+-- Serves: what there is to verify. A generation is verified once at a time.
+CREATE UNIQUE INDEX verifications_open ON verifications (name, coalesce(generation, 0)) WHERE finished_at IS NULL;
 -- Serves: the last of each name.
 CREATE INDEX verifications_name ON verifications (name, id);
 
@@ -99,8 +107,8 @@ CREATE TABLE stats (
   requeued bigint NOT NULL,
   waits jsonb NOT NULL,
   runs jsonb NOT NULL,
-  -- Serves: a window of a namespace.
-  PRIMARY KEY (generation, namespace, minute, queue, kind)
+  -- Serves: a window.
+  PRIMARY KEY (generation, minute, namespace, queue, kind)
 );
 
 -- What happened since the beginning, and how many jobs are in each status: /metrics, depths of queues.
@@ -144,8 +152,6 @@ CREATE TABLE workers (
   released bigint NOT NULL,
   PRIMARY KEY (generation, namespace, worker)
 ) WITH (fillfactor = 70);
--- Serves: GET /v1/workers, those seen last first.
-CREATE INDEX workers_last_seen ON workers (generation, namespace, last_seen DESC, worker);
 
 -- Failed attempts of one kind that differ in numbers and ids only.
 CREATE TABLE failures (
@@ -164,7 +170,7 @@ CREATE TABLE failures (
   PRIMARY KEY (generation, namespace, kind, type, fingerprint)
 ) WITH (fillfactor = 70);
 -- Serves: GET /v1/failures, those seen last first.
-CREATE INDEX failures_last_seen ON failures (generation, namespace, last_seen DESC);
+CREATE INDEX failures_last_seen ON failures (generation, last_seen, kind, type, fingerprint);
 
 -- What is billed: `model` is '' but for tokens.
 CREATE TABLE usage (
@@ -178,8 +184,8 @@ CREATE TABLE usage (
   artifact_bytes bigint NOT NULL,
   input_tokens bigint NOT NULL,
   output_tokens bigint NOT NULL,
-  -- Serves: a span of days of a namespace.
-  PRIMARY KEY (generation, namespace, day, kind, model)
+  -- Serves: a span of days.
+  PRIMARY KEY (generation, day, namespace, kind, model)
 );
 
 -- Queues that give no claims.
