@@ -67,11 +67,17 @@ def test_a_sealer_that_is_killed_leaves_no_hole(dsn: str, start: Start, wait_unt
 
 
 def test_up_seals_what_it_records(start: Start, wait_until: WaitUntil, tmp_path: Path) -> None:
-    up = start("up", "--port", "0", "--data", str(tmp_path / "up"))
+    anchors = tmp_path / "anchors"
+    up = start("up", "--port", "0", "--data", str(tmp_path / "up"), "--anchor", str(anchors))
     assert up.url
     with httpx2.Client(base_url=up.url) as http:
         assert http.post("/v1/jobs", json={"kind": "test", "queue": "seal", "input": None}).status_code == 202
     kept = tmp_path / "up" / "seal" / "checkpoint"
     wait_until(kept.exists, "the job is sealed")
     assert kept.read_text().startswith("jobledger/")
+
+    def anchored() -> list[str]:
+        return [file.read_text() for file in anchors.rglob("*") if file.is_file()]
+
+    wait_until(lambda: kept.read_text() in anchored(), "the checkpoint is anchored")
     assert up.stop() == 0

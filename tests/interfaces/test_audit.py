@@ -15,6 +15,7 @@ from domain.audit import GENESIS, chain
 from domain.merkle import check_consistency, check_inclusion, leaf_hash, root
 from domain.notes import Checkpoint, read
 from infrastructure.signing import signers
+from interfaces.cli.verify import Difference, verify
 from interfaces.http.audit import tile_path
 from tests.infrastructure.nodes import ask
 from tests.sealing import Sealing
@@ -154,6 +155,10 @@ def test_a_bundle_has_the_events_as_stored_and_what_proves_them(
     assert (proof["version"], proof["hash"]) == (3, hash.hex())
     keys = [one["key"] for one in bundle["keys"]]
     assert signers(proof["checkpoint"], keys) == keys
+    found = verify(answer.content, keys)
+    assert (found["job_id"], found["events"], found["size"]) == (done["id"], 3, proof["size"])
+    with pytest.raises(Difference, match="version 2: hash differs"):
+        verify(answer.content.replace(bundle["events"][1]["hash"].encode(), b"0" * 64), keys)
 
 
 def test_a_bundle_ends_where_the_seal_does_and_waits_if_asked(
