@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from application.errors import ApplicationError, Unavailable
 from domain.merkle import SIZE, ProofFailed, Read, Tile, grow, leaf_hash, root, widths
-from domain.notes import Checkpoint, read
+from domain.notes import Checkpoint, Malformed, read
 
 log = structlog.get_logger()
 PERIOD = 2.0
@@ -119,21 +119,23 @@ class Sealer:
 
     async def run(self) -> None:
         """Seal until cancelled."""
-        pause = 0.0
+        behind = False
         while True:
-            await asyncio.sleep(pause)
-            pause = PERIOD
             try:
-                if await asyncio.to_thread(self.run_once, PERIOD / 2) == MOST_LEAVES:
-                    pause = 0.0
+                behind = await asyncio.to_thread(self.run_once, 0.0 if behind else PERIOD / 2) == MOST_LEAVES
             except Unavailable as away:
+                behind = False
                 log.warning("sealer.unavailable", reason=str(away))
-            except SealRefused as refused:
+            except (SealRefused, Malformed) as refused:
+                behind = False
                 self._tell(str(refused))
             except Exception:
+                behind = False
                 log.exception("sealer.failed")
             else:
                 self._told = None
+            if not behind:
+                await asyncio.sleep(PERIOD)
 
     def run_once(self, age: float = 0.0) -> int:
         """Seal what is new, if the last checkpoint is `age` seconds old; how many events were added. Blocks.

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from application.verification import Checked, Verification
+from domain.notes import read_verifier_key
 from interfaces.bootstrap import LogVerifier, configure_logs, embedded, sealing_keys
 from interfaces.settings import Settings
 
@@ -28,6 +29,8 @@ def verify(settings: Settings, given: argparse.Namespace) -> int:
     except OSError as error:
         print(f"jobledger: {error.filename}: {error.strerror}", file=sys.stderr)
         return USAGE
+    for key in given.key:
+        read_verifier_key(key)
     configure_logs(settings.log)
     if (there := _with_database(settings)) is None:
         return UNREACHABLE

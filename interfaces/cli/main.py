@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from application.errors import ApplicationError, Unavailable
 from application.keys import ROLES
+from domain.refusals import Refused
 from interfaces.cli.questions import add_questions
 from interfaces.settings import Settings, load
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Unavailable as away:
         print(f"jobledger: {away}", file=sys.stderr)
         sys.exit(UNREACHABLE)
-    except ApplicationError as refused:
+    except (ApplicationError, Refused) as refused:
         print(f"jobledger: {refused}", file=sys.stderr)
         sys.exit(REFUSED)
     except KeyboardInterrupt:

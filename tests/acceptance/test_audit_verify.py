@@ -108,6 +108,16 @@ def test_a_key_and_a_checkpoint_from_elsewhere_are_held_against_it(dsn: str, dat
     assert run.process.wait(60) == 1
 
 
+def test_what_is_no_key_is_refused_in_a_sentence(dsn: str, data: Path, start: Start) -> None:
+    for arguments, said in (
+        (("verify", "--key", "none"), "this is no verifier key"),
+        (("keys", "--rotate"), "there is no key in"),
+    ):
+        run = start("audit", *arguments, "--data", str(data / "nowhere"), DATABASE_URL=dsn)
+        assert run.wait_for_line("jobledger: ").startswith(f"jobledger: {said}")
+        assert run.process.wait(60) == 1
+
+
 def test_keys_are_shown_and_exchanged(dsn: str, data: Path, start: Start) -> None:
     run = start("audit", "keys", "--data", str(data), DATABASE_URL=dsn)
     assert re.match(r"jobledger/tests\+[0-9a-f]{8}\+\S+  20", run.wait_for_line("jobledger/tests"))
