@@ -38,7 +38,8 @@ RETRY_SECONDS = 0.5
 LAST_WORDS_SECONDS = 10.0
 """Until what a worker has to say at its end is heard, or left to rescue."""
 STARTED_AT_A_TIME = 50
-QUICK_SECONDS = 0.1
+AHEAD_SECONDS = 0.1
+"""How much work is held ahead for each process."""
 NOT_HEARD = (Unavailable, KeyRefused)
 """Answers after which the same is said again."""
 
@@ -64,8 +65,9 @@ class Service(Protocol):
 class Room(Struct, eq=False):
     """Where the handlers of some kinds run: up to `size` at a time.
 
-    One more for each is held ahead while handlers are quick, so that the next one need not wait for a claim. Jobs that
-    have ended are held until their report is answered; with them there are up to `most`.
+    What they can do in a tenth of a second is held ahead, so that quick handlers need not wait for claims, and slow
+    ones keep nothing from other workers. Jobs that have ended are held until their report is answered; with them there
+    are up to `most`.
     """
 
     kinds: list[str]
@@ -80,11 +82,11 @@ class Room(Struct, eq=False):
 
     @property
     def free(self) -> int:
-        ahead = self.size if self.took < QUICK_SECONDS else 0
+        ahead = min(int(self.size * AHEAD_SECONDS / max(self.took, 0.0001)), self.most)
         return min(self.size + ahead - self.running, self.most - self.held)
 
     def ended(self, seconds: float) -> None:
-        """One slow handler is enough to hold no more ahead, until several were quick again."""
+        """One slow handler is enough to hold less ahead, until several were quick again."""
         self.took = seconds if self.took == math.inf else max(seconds, (self.took + seconds) / 2)
 
 
@@ -433,7 +435,7 @@ def _rooms(handlers: Mapping[str, Handler], capacity: int, processes: int) -> li
     """For async handlers and for plain ones, where there are any; a process is free while a report is on its way."""
     plain = sorted(kind for kind, handler in handlers.items() if handler.plain is not None)
     others = sorted(handlers.keys() - set(plain))
-    sizes = ((others, capacity, capacity), (plain, processes, 3 * processes))
+    sizes = ((others, capacity, capacity), (plain, processes, capacity + 2 * processes))
     return [Room(kinds, size, most, asyncio.Event()) for kinds, size, most in sizes if kinds]
 
 
