@@ -111,9 +111,14 @@ class HeldJob(Struct, frozen=True, kw_only=True):
 
 
 class WorkerView(Struct, frozen=True, kw_only=True):
-    """A worker: when it was first and last heard of, what it holds (up to ten of `holding`), how its attempts ended."""
+    """A worker: when it was first and last heard of, what it asks for, what it holds, how its attempts ended.
+
+    `kinds` is null when it takes any kind; `jobs` are up to ten of `holding`.
+    """
 
     name: str
+    queues: list[str]
+    kinds: list[str] | None
     first_seen: datetime
     last_seen: datetime
     holding: int

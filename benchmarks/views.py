@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Protocol
 
+import psutil  # type: ignore[import-untyped]
 import psycopg
 from msgspec import Raw
 
@@ -68,13 +69,18 @@ def _processed(bench: Bench, jobs: int, beside: bool) -> tuple[float, str]:
     with psycopg.connect(database, autocommit=True) as connection, ExitStack() as stack:
         connection.execute("VACUUM ANALYZE jobs, events")
         if beside:
-            stack.enter_context(bench.processes(database, ["projector"], 1))
+            (projector,) = stack.enter_context(bench.processes(database, ["projector"], 1))
             _until(lambda: _one(connection, BEHIND) == 0.0)
+            used = _cpu(projector)
         stack.enter_context(bench.processes(database, ["worker", "--concurrency", "2000"], 1))
         _until(lambda: _one(connection, "SELECT EXISTS (SELECT FROM leases)"))
         begun, before = time.perf_counter(), _done(connection)
         _until(lambda: _one(connection, IDLE))
-        return (_done(connection) - before) / (time.perf_counter() - begun), database
+        rate = (_done(connection) - before) / (time.perf_counter() - begun)
+        if beside:
+            _until(lambda: _one(connection, BEHIND) == 0.0)
+            bench.note("projector beside it, us of processor time a job", (_cpu(projector) - used) / jobs * 1e6)
+        return rate, database
 
 
 def _rebuilds(bench: Bench, dsn: str) -> None:
@@ -132,6 +138,11 @@ def _tell(dsn: str) -> Callable[[Any], None]:
     from infrastructure.postgres.notifications import Notifier
 
     return Notifier(Database(dsn)).tell
+
+
+def _cpu(process: Any) -> float:
+    times = psutil.Process(process.pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _new(kind: str, queue: str) -> NewJob:

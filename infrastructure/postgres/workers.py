@@ -37,15 +37,32 @@ WITH held AS (
     SELECT FROM jobs WHERE jobs.id = job_id AND namespace = coalesce(%(namespace)s, namespace) OFFSET 0
   ) AS job
   GROUP BY worker
+), asking AS (
+  SELECT worker, min(first_seen_at) AS first_seen, max(last_seen_at) AS last_seen,
+    array_agg(DISTINCT queue) AS queues,
+    CASE WHEN NOT bool_or(kinds IS NULL) THEN array_agg(DISTINCT kind) END AS kinds
+  FROM claimers
+  CROSS JOIN LATERAL unnest(queues) AS queue
+  LEFT JOIN LATERAL unnest(kinds) AS kind ON true
+  GROUP BY worker
+), working AS (
+  SELECT worker, min(first_seen) AS first_seen, max(last_seen) AS last_seen, sum(workers.started)::int8 AS started,
+    sum(completed)::int8 AS completed, sum(failed)::int8 AS failed, sum(missed)::int8 AS missed,
+    sum(released)::int8 AS released
+  FROM workers
+  JOIN projections ON projections.name = 'workers' AND state = 'live' AND projections.generation = workers.generation
+  WHERE namespace = coalesce(%(namespace)s, namespace)
+  GROUP BY worker
 )
-SELECT worker, min(first_seen), greatest(max(last_seen), max(heartbeat_at)), coalesce(max(holding), 0),
-  sum(workers.started)::int8, sum(completed)::int8, sum(failed)::int8, sum(missed)::int8, sum(released)::int8
-FROM workers
-JOIN projections ON projections.name = 'workers' AND state = 'live' AND projections.generation = workers.generation
+SELECT worker, least(working.first_seen, asking.first_seen),
+  greatest(working.last_seen, asking.last_seen, heartbeat_at), coalesce(holding, 0), coalesce(started, 0),
+  coalesce(completed, 0), coalesce(failed, 0), coalesce(missed, 0), coalesce(released, 0), queues, kinds
+FROM working
+FULL JOIN asking USING (worker)
 LEFT JOIN held USING (worker)
-WHERE namespace = coalesce(%(namespace)s, namespace) AND workers.worker > %(after)s
-  AND (last_seen > clock_timestamp() - make_interval(secs => %(since)s) OR holding > 0)
-GROUP BY worker
+WHERE worker > %(after)s AND (working.worker IS NOT NULL OR %(namespace)s::text IS NULL)
+  AND (greatest(working.last_seen, asking.last_seen) > clock_timestamp() - make_interval(secs => %(since)s)
+    OR holding > 0)
 ORDER BY worker
 LIMIT %(limit)s
 """
@@ -151,4 +168,6 @@ def _worker(row: tuple[Any, ...], jobs: list[HeldJob]) -> WorkerView:
         failed=row[6],
         missed=row[7],
         released=row[8],
+        queues=row[9] or [],
+        kinds=row[10],
     )

@@ -174,6 +174,7 @@ def _show_workers(answer: Json, console: Console) -> None:
             worker["name"],
             _moment(worker["first_seen"]),
             _moment(worker["last_seen"]),
+            ", ".join(worker["queues"]),
             worker["holding"],
             worker["completed"],
             worker["failed"],
@@ -182,7 +183,7 @@ def _show_workers(answer: Json, console: Console) -> None:
         )
         for worker in answer["items"]
     )
-    columns = ("worker", "first seen", "last seen", "holds", "completed", "failed", "missed", "released")
+    columns = ("worker", "first seen", "last seen", "queues", "holds", "completed", "failed", "missed", "released")
     _print(console, columns, rows, answer["next"])
 
 

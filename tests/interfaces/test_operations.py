@@ -169,6 +169,18 @@ def test_workers_are_shown_with_what_they_hold(service: Service, queue: str) -> 
     assert told["first_seen"] < told["last_seen"]
 
 
+def test_workers_that_only_wait_are_shown_with_what_they_ask_for(service: Service, queue: str) -> None:
+    idle = {"worker": f"idle-{queue}", "queues": [queue, f"{queue}-2"], "kinds": ["paint"]}
+
+    def worker() -> Json:
+        assert service.http.post("/v1/claims", json=idle).json() == {"jobs": []}
+        return next((w for w in get(service, "/v1/workers", limit=1000)["items"] if w["name"] == idle["worker"]), None)
+
+    eventually(worker)
+    told = worker()
+    assert (told["queues"], told["kinds"], told["holding"], told["started"]) == (idle["queues"], ["paint"], 0, 0)
+
+
 def test_failures_are_listed_last_seen_first(service: Service, queue: str) -> None:
     ids = [failing(service, queue, message, kind=queue) for message in ("no paper 1", "no ink 2", "no paper 3")]
 
