@@ -95,6 +95,7 @@ class Artifacts:
         media_type: str,
         sha256: str | None = None,
         trace: str | None = None,
+        by: str | None = None,
     ) -> Upload:
         """Like `save`, for a content that takes its time to arrive: the lease is kept alive meanwhile.
 
@@ -103,7 +104,9 @@ class Artifacts:
         name = checked_name(name)
         check_media_type(media_type)
         holding = await self._reports.hold(worker, job_id, attempt)
-        saving = asyncio.ensure_future(self._save(worker, job_id, attempt, name, content, media_type, sha256, trace))
+        saving = asyncio.ensure_future(
+            self._save(worker, job_id, attempt, name, content, media_type, sha256, trace, by)
+        )
         beating = asyncio.ensure_future(self._beat(worker, job_id, attempt, holding.heartbeat_timeout / 3))
         try:
             await asyncio.wait({saving, beating}, return_when=asyncio.FIRST_COMPLETED)
@@ -139,6 +142,7 @@ class Artifacts:
         media_type: str,
         sha256: str | None = None,
         trace: str | None = None,
+        by: str | None = None,
     ) -> Artifact:
         async def admit(stored: Stored) -> None:
             if sha256 not in (None, stored.sha256):
@@ -147,7 +151,7 @@ class Artifacts:
 
         stored = await self._store.save(content, LARGEST_FILE, admit)
         artifact = Artifact(name=name, sha256=stored.sha256, size=stored.size, media_type=media_type)
-        await self._reports.say(worker, ArtifactReport(job_id=job_id, attempt=attempt, artifact=artifact), trace)
+        await self._reports.say(worker, ArtifactReport(job_id=job_id, attempt=attempt, artifact=artifact), trace, by)
         return artifact
 
     async def _hold(self, sha256: str, job_id: UUID, attempt: int) -> None:

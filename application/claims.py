@@ -120,12 +120,14 @@ class Claims:
         self._held = held
         self._notice = notice
         self._news = news
-        self._claims: Batcher[Claim, list[ClaimedJob]] = Batcher(
-            self._execute, name="claims", weigh=lambda claim: claim.max
+        self._claims: Batcher[_Claiming, list[ClaimedJob]] = Batcher(
+            self._execute, name="claims", weigh=lambda claiming: claiming.claim.max
         )
 
-    async def claim(self, claim: Claim, via: Via = "database") -> list[ClaimedJob]:
+    async def claim(self, claim: Claim, via: Via = "database", by: str | None = None) -> list[ClaimedJob]:
         """The claimed jobs, as soon as there are any, and none after `claim.wait` seconds.
+
+        `by` is the actor of their starts, where it is not the worker itself.
 
         When the caller is cancelled meanwhile, what was claimed for it is released.
         """
@@ -134,7 +136,7 @@ class Claims:
         with self._news.listen([queue_topic(queue) for queue in claim.queues]) as ear:
             while True:
                 self._notice(claim, via)
-                jobs = await self._submit(claim)
+                jobs = await self._submit(_Claiming(claim, by or worker_actor(claim.worker)))
                 left = until - clock()
                 if jobs or left <= 0 or self._stopped:
                     return jobs
@@ -156,12 +158,12 @@ class Claims:
     def close(self) -> None:
         self._claims.close()
 
-    async def _submit(self, claim: Claim) -> list[ClaimedJob]:
-        submitted = asyncio.ensure_future(self._claims.submit(claim))
+    async def _submit(self, claiming: "_Claiming") -> list[ClaimedJob]:
+        submitted = asyncio.ensure_future(self._claims.submit(claiming))
         try:
             return await asyncio.shield(submitted)
         except asyncio.CancelledError:
-            giving_back = asyncio.create_task(self._give_back_when_claimed(submitted, claim))
+            giving_back = asyncio.create_task(self._give_back_when_claimed(submitted, claiming.claim))
             self._given_back.add(giving_back)
             giving_back.add_done_callback(self._given_back.discard)
             raise
@@ -173,16 +175,19 @@ class Claims:
             return
         await self.give_back(jobs, claim)
 
-    def _execute(self, claims: Sequence[Claim]) -> list[Any]:
+    def _execute(self, claimings: Sequence["_Claiming"]) -> list[Any]:
         for _ in range(3):
             try:
-                return self._claim(claims)
+                return self._claim(claimings)
             except Conflicted:
                 continue
-        return [Unavailable("other workers were first, again and again; nothing was claimed; try again")] * len(claims)
+        return [Unavailable("other workers were first, again and again; nothing was claimed; try again")] * len(
+            claimings
+        )
 
-    def _claim(self, claims: Sequence[Claim]) -> list[Any]:
+    def _claim(self, claimings: Sequence["_Claiming"]) -> list[Any]:
         """Claims that want the same are served from one scan, dealt out in turn."""
+        claims = [claiming.claim for claiming in claimings]
         answers: dict[int, list[ClaimedJob] | Exception] = {}
         known = [self._held.held_by(claim.worker, claim.claim_id) if claim.claim_id else () for claim in claims]
         groups: dict[Ready, list[int]] = {}
@@ -204,22 +209,35 @@ class Claims:
                 if known[n]:
                     answers[n] = _still_held(batch, known[n], claim)
             for wanted, count in counts:
-                _deal(batch, batch.ready(wanted, count), [(n, claims[n]) for n in groups[wanted]], answers)
+                _deal(batch, batch.ready(wanted, count), [(n, claimings[n]) for n in groups[wanted]], answers)
         return [answers[n] for n in range(len(claims))]
+
+
+class _Claiming(Struct, frozen=True):
+    """A claim, and the actor of what it starts."""
+
+    claim: Claim
+    by: str
+
+
+def worker_actor(worker: str) -> str:
+    """The actor of what a worker does that no key stands for."""
+    return f"worker:{worker}"
 
 
 def _deal(
     batch: Batch,
     found: Sequence[Job],
-    claims: Sequence[tuple[int, Claim]],
+    claims: Sequence[tuple[int, "_Claiming"]],
     answers: dict[int, list[ClaimedJob] | Exception],
 ) -> None:
     ready = deque(found)
-    for n, claim in claims:
+    for n, claiming in claims:
+        claim = claiming.claim
         taken: list[ClaimedJob] = []
         answers[n] = taken
         room = MOST_BYTES
-        cause = Cause(batch.now, f"worker:{claim.worker}")
+        cause = Cause(batch.now, claiming.by)
         while ready and len(taken) < claim.max:
             size = _size(ready[0])
             if taken and size > room:

@@ -22,7 +22,7 @@ EVERYWHERE: tuple[Role, ...] = ("worker", "admin")
 LOOK_SECONDS = 0.5
 """How often each server looks for keys that were made or revoked elsewhere."""
 LOOK_AGAIN_SECONDS = 0.1
-"""How often an unknown key, which may be a new one, makes it look at once."""
+"""How soon after the last time an unknown key, which may be a new one, makes it look again."""
 WRITE_SECONDS = 10.0
 """How often it is written down when keys were last used."""
 KeyName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
@@ -212,20 +212,21 @@ class Keys:
         return [key for _, key in await asyncio.to_thread(self._store.all)]
 
     async def _key(self, digest: bytes) -> Key | None:
-        if self._known is None or (digest not in self._known and self._may_look_again()):
+        """An unknown one may be new: it is looked for after it came, however many unknown ones come."""
+        came = time.monotonic()
+        while self._known is None or (digest not in self._known and self._looked_at < came):
+            await asyncio.sleep(self._looked_at + LOOK_AGAIN_SECONDS - time.monotonic())
             await self.look()
-        return (self._known or {}).get(digest)
-
-    def _may_look_again(self) -> bool:
-        return time.monotonic() - self._looked_at >= LOOK_AGAIN_SECONDS
+        return self._known.get(digest)
 
     async def _look(self) -> None:
-        self._looked_at = time.monotonic()
+        began = time.monotonic()
         state = await asyncio.to_thread(self._store.state)
         if self._known is not None and state == self._state:
+            self._looked_at = began
             return
         self._known = dict(await asyncio.to_thread(self._store.all))
-        self._state = state
+        self._state, self._looked_at = state, began
         for key in self._known.values():
             if key.revoked_at is not None:
                 for task in self._open_requests.pop(key.id, ()):

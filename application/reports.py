@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from application.batcher import Batcher
-from application.claims import ClaimedJob
+from application.claims import ClaimedJob, worker_actor
 from application.errors import ApplicationError, FieldError, Invalid
 from application.jobs import DAY, Jobs, Name, Reason, unknown
 from application.ledger import Batch
@@ -143,6 +143,7 @@ class Say(Struct, frozen=True, kw_only=True, gc=False):
     report: Decided
     worker: str
     trace: str | None = None
+    by: str | None = None
     idempotency_key: None = None
     weight: int = 1
 
@@ -152,7 +153,7 @@ class Say(Struct, frozen=True, kw_only=True, gc=False):
 
     def run(self, batch: Batch) -> Reported:
         job = batch.job(self.report.job_id)
-        cause = Cause(batch.now, f"worker:{self.worker}", self.trace)
+        cause = Cause(batch.now, self.by or worker_actor(self.worker), self.trace)
         batch.record(job, self.report.decide(job, self.worker, cause))
         return Reported(version=job.version, cancel_requested=job.status == "cancelling")
 
@@ -222,22 +223,28 @@ class Reports:
             name="heartbeats",
         )
 
-    async def say(self, worker: str, report: AnyReport | ArtifactReport, trace: str | None = None) -> Reported:
+    async def say(
+        self, worker: str, report: AnyReport | ArtifactReport, trace: str | None = None, by: str | None = None
+    ) -> Reported:
         """Record one report. Raises LeaseLost, JobFinished, Conflict, NotFound, Invalid or TooLarge."""
-        (answer,) = await self.say_all(worker, [report], trace)
+        (answer,) = await self.say_all(worker, [report], trace, by)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def say_all(
-        self, worker: str, reports: Sequence[AnyReport | ArtifactReport], trace: str | None = None
+        self,
+        worker: str,
+        reports: Sequence[AnyReport | ArtifactReport],
+        trace: str | None = None,
+        by: str | None = None,
     ) -> list[Reported | Exception]:
         """For each report its answer, or the exception that says why not; in order, each on its own merits.
 
-        Heartbeats are one statement, and the others one transaction.
+        Heartbeats are one statement, and the others one transaction. `by` is the actor, where it is not the worker.
         """
         beats = [Beat(r.job_id, r.attempt, worker) for r in reports if isinstance(r, Heartbeat)]
-        said = [Say(report=r, worker=worker, trace=trace) for r in reports if not isinstance(r, Heartbeat)]
+        said = [Say(report=r, worker=worker, trace=trace, by=by) for r in reports if not isinstance(r, Heartbeat)]
         if not beats:
             return await _each(self._jobs.execute_all(said), len(said))
         if not said:

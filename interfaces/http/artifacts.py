@@ -22,7 +22,7 @@ from interfaces.http.answers import JSON
 from interfaces.http.guard import READER, WORKER
 from interfaces.http.jobs import NoQuery
 from interfaces.http.problems import HTTPProblem
-from interfaces.http.requests import attempt, header, header_list, job_id, namespace, query, trace
+from interfaces.http.requests import attempt, header, header_list, job_id, key_actor, namespace, query, trace
 from interfaces.http.signed_links import LinkQuery, artifact_path, check_link, linked, linked_file
 from interfaces.http.streams import begun
 
@@ -85,7 +85,9 @@ async def put_artifact(request: Request[Any, Any, Any]) -> Response[bytes]:
     if media_type is None:
         media_type = "application/octet-stream"
     content = moving(request.stream(), STALLED_SECONDS)
-    upload = await artifacts.upload(wanted.worker, id, number, name, content, media_type, sha256, trace(request))
+    upload = await artifacts.upload(
+        wanted.worker, id, number, name, content, media_type, sha256, trace(request), key_actor(request)
+    )
     view = await linked_file(request, id, ArtifactView.of(upload.artifact))
     headers = {"Location": artifact_path(id, name)}
     return Response(encode(view), status_code=201 if upload.new else 200, media_type=JSON, headers=headers)

@@ -188,6 +188,12 @@ def actor(request: Request[Any, Any, Any]) -> str:
     return caller.actor if caller else "anonymous"
 
 
+def key_actor(request: Request[Any, Any, Any]) -> str | None:
+    """The same, where a key says so: else a worker is who it says it is."""
+    caller = caller_of(request.scope)
+    return caller.actor if caller and caller.key_id else None
+
+
 def namespace(request: Request[Any, Any, Any]) -> str | None:
     """The one whose jobs the caller sees; None for all."""
     caller = caller_of(request.scope)
