@@ -45,10 +45,10 @@ class Cause(Struct, frozen=True, gc=False):
 
 
 class Attempt(Struct, gc=False):
-    """One try: who made it, how it recorded its steps, its latest progress, and what it said last."""
+    """One try: who made it, how it recorded outputs, handles and files, its latest progress, and what it said last."""
 
     worker: str
-    steps: dict[str, Progressed] = field(default_factory=dict)
+    recorded: dict[tuple[str, str], Progressed] = field(default_factory=dict)
     progressed: Progressed | None = None
     last_word: LastWord | None = None
 
@@ -305,7 +305,7 @@ class Job(Struct, kw_only=True, gc=False):
         made = self.attempts.get(event.attempt)
         if made is None or made.worker != worker:
             return False
-        said = [made.progressed, made.steps.get(event.step or "")]
+        said = [made.progressed, *(made.recorded.get(what) for what in _recordings(event))]
         return any(earlier is not None and _content(earlier) == _content(event) for earlier in said)
 
     def _rises(self, attempt: int, progress: float | None) -> bool:
@@ -317,9 +317,9 @@ class Job(Struct, kw_only=True, gc=False):
     def _says_nothing_new(self, event: Progressed) -> bool:
         return (
             event.progress == self.reached
-            and (event.step in (None, self.step) or event.output is not UNSET)
+            and (event.step in (None, self.step) or event.output is not UNSET or event.handle is not UNSET)
             and event.message in (None, self.message)
-            and event.handle is UNSET
+            and (event.handle is UNSET or self.handles.get(event.step or "") == event.handle)
             and (event.output is UNSET or event.step in self.steps)
             and (event.artifact is None or self.artifacts.get(event.artifact.name) == event.artifact)
         )
@@ -408,8 +408,7 @@ def _progressed(job: Job, event: Progressed) -> None:
     if event.attempt in job.attempts:
         made = job.attempts[event.attempt]
         made.progressed = event
-        if event.step is not None and event.output is not UNSET:
-            made.steps[event.step] = event
+        made.recorded.update(dict.fromkeys(_recordings(event), event))
 
 
 def _requeued(job: Job, event: Requeued) -> None:
@@ -443,6 +442,13 @@ def _heartbeat_missed(event: HeartbeatMissed) -> JobError:
         type="heartbeat-missed",
         message=f"no heartbeat from worker {event.worker} since {event.last_heartbeat.isoformat()}",
     )
+
+
+def _recordings(event: Progressed) -> list[tuple[str, str]]:
+    """What is on record from it, by kind and name."""
+    found = {"output": event.output, "handle": event.handle}
+    named = [(kind, event.step) for kind, value in found.items() if value is not UNSET and event.step is not None]
+    return [*named, ("artifact", event.artifact.name)] if event.artifact is not None else named
 
 
 def _content(event: Progressed) -> tuple[object, ...]:

@@ -159,6 +159,14 @@ SAID: dict[str, tuple[tuple[Event, ...], Ask]] = {
         (progressed(1, step="draw", output=Raw(b"1")), progressed(1, 0.5, step="tell")),
         lambda job: job.progressed(1, "w1", CAUSE, step="draw", output=Raw(b"1")),
     ),
+    "a handle": (
+        (progressed(1, step="render", handle=Raw(b'"r1"')), progressed(1, 0.5, step="tell")),
+        lambda job: job.progressed(1, "w1", CAUSE, step="render", handle=Raw(b'"r1"')),
+    ),
+    "a file": (
+        (progressed(1, artifact=PAGE), progressed(1, 0.5, step="tell")),
+        lambda job: job.progressed(1, "w1", CAUSE, artifact=PAGE),
+    ),
     "failed": ((failed(1, retry_at=NOW),), lambda job: job.fail(1, "w1", BOOM, CAUSE, jitter=0.5)),
     "released": ((released(1),), lambda job: job.release(1, "w1", "deploy", CAUSE)),
 }
@@ -300,6 +308,11 @@ class TestSteps:
         work = (progressed(1, step="draw", output=RESULT), progressed(1, step="tell"))
         job = given(*RUNNING, *work, missed(1), started(2))
         assert job.progressed(2, "w1", CAUSE, step="draw", output=RESULT) == []
+
+    def test_the_next_attempt_may_repeat_a_recorded_handle(self) -> None:
+        work = (progressed(1, step="render", handle=Raw(b'"r1"')), progressed(1, step="tell"))
+        job = given(*RUNNING, *work, missed(1), started(2))
+        assert job.progressed(2, "w1", CAUSE, step="render", handle=Raw(b'"r1"')) == []
 
     def test_a_repeated_output_may_still_bring_progress(self) -> None:
         job = given(*RUNNING, progressed(1, 0.1, step="draw", output=RESULT))

@@ -1,29 +1,35 @@
 """A thousand random schedules over two writers, with crashes: after each step the log, the view and the leases agree.
 
+What a worker was told is recorded (outputs, handles, files) is on record for ever, once, and its next attempt gets it.
+
 Schedules go side by side, a group at a time: in each step every schedule of a group does one thing, some through one
 writer and some through the other, whose transactions overlap. A group is reproduced by its seed, which the name of its
 test ends with. For more of them, or other ones, set JOBLEDGER_SCHEDULES=100000 or JOBLEDGER_SCHEDULES_SEED=5000.
 """
 
+import hashlib
 import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeAlias
 from uuid import UUID
 
 import psycopg
 import pytest
-from msgspec import Raw, Struct, field
+from msgspec import UNSET, Raw, Struct, field
 from psycopg import Connection
 
+from application.claims import ClaimedJob
 from application.commands import Command
 from application.errors import ApplicationError, Conflicted
 from application.jobs import Accepted, Cancel, Create, JobView, NewJob, Requeue, Retry
 from application.ledger import Batch, Expired, Ready
+from application.record import Kept, Record
 from application.reports import (
+    ArtifactReport,
     CancelReport,
     CompletionReport,
     Decided,
@@ -38,6 +44,7 @@ from application.rescue import MissHeartbeat, Unrescued
 from domain.audit import GENESIS, chain
 from domain.events import (
     TAGS,
+    Artifact,
     Cancelled,
     CancelRequested,
     Completed,
@@ -58,6 +65,7 @@ from tests.infrastructure.nodes import ASKED, Node, eventually, new_job
 SCHEDULES = int(os.environ.get("JOBLEDGER_SCHEDULES", "1000"))
 FIRST_SEED = int(os.environ.get("JOBLEDGER_SCHEDULES_SEED", "0"))
 SIDE_BY_SIDE = 50
+KEPT: dict[str, Kept] = {"output": "step", "handle": "handle"}
 STEPS = 14
 STREAMS = """
 SELECT originator_id, originator_version, topic, state, hash, notification_id
@@ -92,6 +100,8 @@ def test_log_view_and_leases_agree_after_each_step_of_random_schedules(
     group.read_to_the_end()
     assert set(TAGS.values()) <= set(group.recorded), "too dull to show anything"
     assert set(group.met) == ACCIDENTS, group.met
+    assert set(group.late) == {"output", "handle", "artifact"}, group.late
+    assert group.repeated, "nothing was repeated"
 
 
 class Crash(Exception):
@@ -99,6 +109,12 @@ class Crash(Exception):
 
 
 ACCIDENTS = {LeaseLost, JobFinished, Conflict, Unrescued, Crash, Conflicted}
+
+
+What: TypeAlias = tuple[str, str]
+"""An output, a handle or an artifact, and its name."""
+Recording: TypeAlias = tuple[int, What, Raw | Artifact]
+"""The attempt that recorded it, what it is, and its value."""
 
 
 class Claim(Struct, frozen=True):
@@ -110,22 +126,32 @@ class Claim(Struct, frozen=True):
     job_ids: tuple[UUID, ...] = ()
 
     @staticmethod
-    def run_all(claims: Sequence["Claim"], batch: Batch) -> dict[str, list[UUID]]:
+    def run_all(claims: Sequence["Claim"], batch: Batch) -> dict[str, list[ClaimedJob]]:
         """The claimed jobs by queue: as in a real claim, one scan serves them all."""
         workers = {claim.queue: claim.worker for claim in claims}
-        started: dict[str, list[UUID]] = {queue: [] for queue in workers}
+        started: dict[str, list[ClaimedJob]] = {queue: [] for queue in workers}
         for job in batch.ready(Ready(tuple(sorted(workers)), None), sum(claim.count for claim in claims)):
             worker = workers[job.queue]
             batch.record(job, job.start(worker, Cause(batch.now, f"worker:{worker}")), claim_id="claim")
-            started[job.queue].append(job.id)
+            started[job.queue].append(ClaimedJob.of(job, batch.now))
         return started
 
 
 class Told(Struct):
-    """A job as the streams told of it when they were read last, and the report that was recorded last."""
+    """A job as the streams told of it when they were read last, and what its workers know of it.
+
+    `recorded` are the recordings they were told are done, in order, `kept` those that count by now, and `said` the
+    reports that did it. `record` is that of the attempt which was claimed last, and `late` what a worker that stopped
+    amid its attempt has yet to say.
+    """
 
     job: Job
     last: Say | None = None
+    recorded: list[Recording] = field(default_factory=list)
+    kept: dict[What, Raw | Artifact] = field(default_factory=dict)
+    said: list[Say] = field(default_factory=list)
+    record: Record | None = None
+    late: list[Say] = field(default_factory=list)
 
 
 class Schedule(Struct):
@@ -143,11 +169,15 @@ class Schedule(Struct):
         job = told.job
         if not job.held and not job.finished and some.random() < 0.75:
             return Claim(self.queue, some.choice(("w1", "w2")), some.randint(1, 2))
-        if told.last is not None and some.random() < 0.1:
-            return told.last
+        if told.late and some.random() < (0.5 if told.late[0].report.attempt == job.attempt and job.held else 0.9):
+            return told.late.pop(0)
+        if told.last is not None and some.random() < 0.2:
+            return some.choice([told.last, *told.said])
+        if job.held and not told.late and some.random() < 0.1:
+            return self._pause(told)
         if some.random() < (0.25 if job.held else 0.65):
             return self._intervention(job)
-        return Say(report=self._report(job), worker=self._worker(job))
+        return Say(report=self._report(told), worker=self._worker(job))
 
     def _new_job(self) -> NewJob:
         some = self.chance
@@ -165,6 +195,15 @@ class Schedule(Struct):
         holder = job.worker or "w1"
         return holder if self.chance.random() < 0.9 else {"w1": "w2", "w2": "w1"}[holder]
 
+    def _pause(self, told: Told) -> Command:
+        """The worker stops, with much to say yet, and somebody acts on its lease, which may have run out."""
+        job, some = told.job, self.chance
+        reports: list[Decided] = [self._output(told), self._handle(told), self._artifact(job)]
+        some.shuffle(reports)
+        reports.append(CompletionReport(job_id=job.id, attempt=job.attempt, result=Raw(b'"late"')))
+        told.late = [Say(report=report, worker=job.worker or "w1") for report in reports]
+        return MissHeartbeat(expired=Expired(job.id, job.attempt, datetime.now(UTC)))
+
     def _intervention(self, job: Job) -> Command:
         some = self.chance
         match some.randint(0, 4 if job.held else 2):
@@ -176,10 +215,10 @@ class Schedule(Struct):
                 attempt = max(1, job.attempt - (some.random() < 0.15))
                 return MissHeartbeat(expired=Expired(job.id, attempt, datetime.now(UTC)))
 
-    def _report(self, job: Job) -> Decided:
-        some, id = self.chance, job.id
+    def _report(self, told: Told) -> Decided:
+        some, job, id = self.chance, told.job, told.job.id
         attempt = max(1, job.attempt - (some.random() < 0.12))
-        match some.randint(0, 11):
+        match some.randint(0, 16):
             case 0 | 1:
                 return CompletionReport(job_id=id, attempt=attempt, result=Raw(b'{"ok":[1,2.5,null]}'))
             case 2 | 3:
@@ -192,14 +231,40 @@ class Schedule(Struct):
                 return ReleaseReport(job_id=id, attempt=attempt, reason=self._words())
             case 5 | 6:
                 return CancelReport(job_id=id, attempt=attempt)
-            case 7:
-                return ProgressReport(job_id=id, attempt=attempt, step=self._words(), handle=Raw(b'"render-1"'))
-            case 8 | 9:
-                step = some.choice(("analysis", "story", "page"))
-                output = Raw(b"[%d]" % some.randint(1, 2))
-                return ProgressReport(job_id=id, attempt=attempt, step=step, output=output)
+            case 7 | 8 | 9:
+                return self._handle(told)
+            case 10 | 11:
+                return self._output(told)
+            case 12 | 13 | 14:
+                return self._artifact(job)
             case _:
                 return ProgressReport(job_id=id, attempt=attempt, progress=some.random(), message=self._words())
+
+    def _handle(self, told: Told) -> ProgressReport:
+        """An order at an outside system: the worker looks whether one is on record, which it then does not replace."""
+        job, name = told.job, self.chance.choice(("render", "voice"))
+        attempt = max(1, job.attempt)
+        if told.record is not None and told.record.ask("handle", name):
+            return ProgressReport(job_id=job.id, attempt=attempt, step=name, message=self._words())
+        return ProgressReport(job_id=job.id, attempt=attempt, step=name, handle=Raw(b'"%d"' % attempt))
+
+    def _output(self, told: Told) -> ProgressReport:
+        """A step's result. Some workers do not look at what is on record, nor is what they say the same again."""
+        some, job = self.chance, told.job
+        step = some.choice(("analysis", "story", "page"))
+        attempt = max(1, job.attempt)
+        if told.record is not None and told.record.ask("step", step) and some.random() < 0.6:
+            return ProgressReport(job_id=job.id, attempt=attempt, step=step, message=self._words())
+        return ProgressReport(job_id=job.id, attempt=attempt, step=step, output=Raw(b"[%d]" % some.randint(1, 2)))
+
+    def _artifact(self, job: Job) -> ArtifactReport:
+        """A file: of a name's contents the latest counts, and the next attempt's may be another."""
+        name, attempt = self.chance.choice(("page.html", "video.mp4")), max(1, job.attempt)
+        content = f"{name} {attempt // 2}".encode()
+        artifact = Artifact(
+            name=name, sha256=hashlib.sha256(content).hexdigest(), size=len(content), media_type="text/plain"
+        )
+        return ArtifactReport(job_id=job.id, attempt=attempt, artifact=artifact)
 
     def _words(self) -> str:
         return f"said {self.chance.getrandbits(32)}: ½ – żółw"
@@ -226,6 +291,8 @@ class Group:
         self._positions: set[int] = {start}
         self.recorded: Counter[str] = Counter()
         self.met: Counter[type[Exception]] = Counter()
+        self.repeated: Counter[str] = Counter()
+        self.late: Counter[str] = Counter()
 
     def step(self) -> None:
         """Every schedule does one thing: those of one writer in a transaction that is open while the other's are."""
@@ -314,16 +381,49 @@ class Group:
         for one in done:
             _notice_new_jobs(one)
         ids = [id for schedule in self._schedules for id in schedule.jobs]
-        jobs, positions = self._check_streams(ids)
+        jobs, positions, recorded = self._check_streams(ids)
         self._check_views(jobs, positions)
         for one in done:
             _check_answer(one, before, jobs)
+            self._check_recordings(one, before, jobs)
             _remember(one, before, jobs)
+        for told in (told for schedule in self._schedules for told in schedule.jobs.values()):
+            assert recorded[told.job.id] == told.recorded, "a recording is lost, or recorded again, or nobody's"
+            assert on_record(told.job) == told.kept
         for read in self._read.values():
             assert read == sorted(self._positions)[: len(read)], "a reader missed an event, or saw one twice"
 
-    def _check_streams(self, ids: list[UUID]) -> tuple[dict[UUID, Job], dict[UUID, int]]:
-        """The folded jobs, and the positions of their last events."""
+    def _check_recordings(self, one: Done, before: dict[UUID, int], jobs: dict[UUID, Job]) -> None:
+        """Hold a worker's answer against what it was told before, and keep what it is told now."""
+        match one.command, one.answer:
+            case Say(report=ProgressReport() | ArtifactReport() as report) as say, Reported():
+                told = one.schedule.jobs[report.job_id]
+                moved = jobs[report.job_id].version > before[report.job_id]
+                for what, value in said_to_record(report):
+                    if say in told.said or told.kept.get(what) == value:
+                        self.repeated[what[0]] += 1
+                        assert not moved, f"{what} is recorded again"
+                        continue
+                    assert what not in told.kept or what[0] != "output", f"{what} is recorded with another value"
+                    told.kept[what] = value
+                    told.recorded.append((report.attempt, what, value))
+                    told.said.append(say)
+                    if told.record is not None and report.attempt == told.job.attempt and isinstance(value, Raw):
+                        told.record.keep(KEPT[what[0]], what[1], value)
+            case Say(report=ProgressReport() | ArtifactReport() as report), LeaseLost() | JobFinished():
+                self.late.update(kind for (kind, _), _ in said_to_record(report))
+            case Requeue(job_id=id, afresh=True), Accepted():
+                one.schedule.jobs[id].kept.clear()
+            case Claim(), [*claimed]:
+                for job in claimed:
+                    told = one.schedule.jobs[job.id]
+                    handed = {("output", name): value for name, value in job.steps.items()}
+                    handed |= {("handle", name): value for name, value in job.handles.items()}
+                    assert handed == {what: value for what, value in told.kept.items() if what[0] != "artifact"}
+                    told.record = Record(job)
+
+    def _check_streams(self, ids: list[UUID]) -> tuple[dict[UUID, Job], dict[UUID, int], dict[UUID, list[Recording]]]:
+        """The folded jobs, the positions of their last events, and their recordings."""
         events: dict[UUID, list[Event]] = {id: [] for id in ids}
         positions: dict[UUID, list[int]] = {id: [] for id in ids}
         hashes = dict.fromkeys(ids, GENESIS)
@@ -339,7 +439,11 @@ class Group:
         for id in ids:
             check_story(events[id])
             assert all(earlier < later for earlier, later in pairwise(positions[id]))
-        return {id: Job.fold(id, events[id]) for id in ids}, {id: positions[id][-1] for id in ids}
+        recorded = {
+            id: [(e.attempt, *one) for e in events[id] if isinstance(e, Progressed) for one in said_to_record(e)]
+            for id in ids
+        }
+        return {id: Job.fold(id, events[id]) for id in ids}, {id: positions[id][-1] for id in ids}, recorded
 
     def _check_views(self, jobs: dict[UUID, Job], positions: dict[UUID, int]) -> None:
         ids = list(jobs)
@@ -401,6 +505,26 @@ def ends_a_round(event: Event) -> bool:
     return isinstance(event, Completed | Cancelled) or (isinstance(event, Failed) and event.retry_at is None)
 
 
+def said_to_record(said: Event | Decided) -> list[tuple[What, Raw | Artifact]]:
+    """What an event or a report records."""
+    match said:
+        case Progressed() | ProgressReport():
+            found = [(("output", said.step or ""), said.output), (("handle", said.step or ""), said.handle)]
+            recorded: list[tuple[What, Raw | Artifact]] = [(what, value) for what, value in found if value is not UNSET]
+            if isinstance(said, Progressed) and said.artifact is not None:
+                recorded.append((("artifact", said.artifact.name), said.artifact))
+            return recorded
+        case ArtifactReport(artifact=artifact):
+            return [(("artifact", artifact.name), artifact)]
+        case _:
+            return []
+
+
+def on_record(job: Job) -> dict[What, Raw | Artifact]:
+    kinds: dict[str, dict[str, Any]] = {"output": job.steps, "handle": job.handles, "artifact": job.artifacts}
+    return {(kind, name): value for kind, values in kinds.items() for name, value in values.items()}
+
+
 def _notice_new_jobs(done: Done) -> None:
     if isinstance(done.command, Create) and isinstance(done.answer, Accepted):
         for id in done.answer.job_ids:
@@ -421,14 +545,14 @@ def _check_answer(done: Done, before: dict[UUID, int], jobs: dict[UUID, Job]) ->
             assert moved <= {id}
             assert version == jobs[id].version
         case [*claimed]:
-            assert moved == set(claimed)
-            assert all(jobs[id].status == "running" for id in claimed)
+            assert moved == {job.id for job in claimed}
+            assert all(jobs[id].status == "running" for id in moved)
         case status:
             (id,) = done.command.job_ids
             assert moved == {id}
             assert status == jobs[id].status
-    for id in done.schedule.jobs:
-        if done.command == done.schedule.jobs[id].last and not isinstance(done.answer, Crash | Conflicted):
+    for told in done.schedule.jobs.values():
+        if done.command in (told.last, *told.said) and not isinstance(done.answer, Crash | Conflicted):
             assert isinstance(done.answer, Reported), f"an exact repeat was refused: {done.answer!r}"
             assert moved == set(), "an exact repeat was recorded"
 
