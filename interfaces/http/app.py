@@ -9,6 +9,7 @@ from litestar.datastructures import MutableScopeHeaders, State
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from interfaces.console.routes import console
 from interfaces.http.artifacts import get_artifact, list_artifacts, put_artifact
 from interfaces.http.audit import (
     get_bundle,
@@ -120,6 +121,7 @@ def create_app(service: Any, *, older_pollers: bool = True) -> ASGIApp:
             get_metrics,
             explain_problem,
             get_description,
+            console(),
             *([poll_presentation, poll_visualization] if older_pollers else []),
         ],
         state=State({"service": service}),

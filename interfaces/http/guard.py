@@ -77,6 +77,11 @@ def caller_of(scope: Any) -> Caller | None:
     return caller if isinstance(caller, Caller) else None
 
 
+def is_from_own_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a browser says that a page of this service sends the request."""
+    return _own_origin(_Named(headers))
+
+
 class _Named:
     """The headers by which a request says what it is for and from whom."""
 

@@ -39,13 +39,18 @@ async def live() -> Response[bytes]:
 
 @get("/readyz", roles=ANYONE)
 async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
+    answer = await readiness(request)
+    return Response(encode(answer), status_code=200 if answer.status == "ready" else 503, media_type=JSON)
+
+
+async def readiness(request: Request[Any, Any, Any]) -> Ready:
+    """Whether this server can serve, as far as it can be found out in time."""
     check: Check = request.app.state.service.readiness
     try:
         async with asyncio.timeout(PATIENCE):
-            answer = await asyncio.to_thread(check)
+            return await asyncio.to_thread(check)
     except TimeoutError:
-        answer = Ready("not-ready", [f"the database gave no answer within {PATIENCE:g} s"], [])
-    return Response(encode(answer), status_code=200 if answer.status == "ready" else 503, media_type=JSON)
+        return Ready("not-ready", [f"the database gave no answer within {PATIENCE:g} s"], [])
 
 
 @get("/problems/{code:str}", media_type=MediaType.HTML, roles=ANYONE)

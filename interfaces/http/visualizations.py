@@ -69,13 +69,13 @@ async def get_visualization(request: Request[Any, Any, Any]) -> Response[bytes]:
     jobs: Jobs = request.app.state.service.jobs
     view = await _visualization(request)
     job = await jobs.fold(view.id)
-    url = await signed(request, _page_path(view.id)) if view.status == "completed" else None
+    url = await signed(request, page_path(view.id)) if view.status == "completed" else None
     return Response(encode(_shown(view, job, url)), media_type=JSON, headers={"ETag": f'"{view.version}"'})
 
 
 @get("/v1/visualizations/{job_id:str}/html", roles=READER, signed=True)
 async def get_page(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
-    await check_link(request, _page_path(job_id(request)), query(request, LinkQuery))
+    await check_link(request, page_path(job_id(request)), query(request, LinkQuery))
     view = await _visualization(request)
     page = next((a for a in view.artifacts if a.name == PAGE), None)
     if page is None or view.status != "completed":
@@ -83,7 +83,7 @@ async def get_page(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     return await send(request, page, {**UNTRUSTED, "Content-Security-Policy": PAGE_POLICY})
 
 
-def _page_path(id: UUID) -> str:
+def page_path(id: UUID) -> str:
     return f"/v1/visualizations/{id}/html"
 
 

@@ -1,0 +1,135 @@
+"""The frame of every page: who looks at it, what they may see, and how pages and errors leave."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar import MediaType, Request, Response
+from litestar.response import Redirect
+from msgspec import Struct
+from msgspec.json import decode, encode
+from msgspec.json import format as indented
+
+from application.keys import ANYBODY, Role, Unauthenticated
+from interfaces.console.timeline import details
+from interfaces.http.guard import AUDITOR, CLIENT, OPERATOR, READER, caller_of
+from interfaces.http.problems import KINDS, Problem, answer_problem
+
+TEMPLATES = Path(__file__).with_name("templates")
+MOST_SHOWN = 20_000
+"""Characters of a JSON value that a page shows; the API has all of it."""
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; media-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers would send forms with the Origin `null`
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cache-Control": "no-store",
+}
+
+
+class Place(Struct, frozen=True):
+    """A page that the navigation leads to, for some roles."""
+
+    path: str
+    name: str
+    roles: tuple[Role, ...]
+
+
+PLACES = (
+    Place("/overview", "Overview", OPERATOR),
+    Place("/jobs", "Jobs", READER),
+    Place("/new", "New", CLIENT),
+    Place("/log", "Log", AUDITOR),
+    Place("/failures", "Failures", OPERATOR),
+    Place("/workers", "Workers", OPERATOR),
+    Place("/queues", "Queues", OPERATOR),
+    Place("/projections", "Projections", OPERATOR),
+    Place("/audit", "Audit", AUDITOR),
+)
+
+
+def page(request: Request[Any, Any, Any], template: str, status: int = 200, **values: Any) -> Response[str]:
+    """A page of ours, with what its caller may go to."""
+    caller = caller_of(request.scope)
+    html = (
+        _templates()
+        .get_template(template)
+        .render(
+            who=caller,
+            signed_in=caller is not None and caller is not ANYBODY,
+            places=places(request),
+            here=request.url.path,
+            may=lambda roles: caller is not None and caller.role in roles,
+            **values,
+        )
+    )
+    return Response(html, status_code=status, media_type=MediaType.HTML, headers=HEADERS)
+
+
+def places(request: Request[Any, Any, Any]) -> list[Place]:
+    """Where the caller may go."""
+    caller = caller_of(request.scope)
+    return [place for place in PLACES if caller is not None and caller.role in place.roles]
+
+
+def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """The page for what went wrong; to somebody who has not signed in, the page to do that."""
+    if isinstance(error, Unauthenticated):
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return Redirect(f"/sign-in?next={quote(wanted, safe='')}", status_code=303, headers=dict(HEADERS))
+    answer = answer_problem(request, error)
+    told = decode(answer.content, type=Problem)
+    answered = page(request, "error.html", told.status, problem=told, advice=KINDS[told.code].advice)
+    answered.headers.update({name: value for name, value in answer.headers.items() if name.lower() != "content-type"})
+    return answered
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"CLIENT": CLIENT, "AUDITOR": AUDITOR, "OPERATOR": OPERATOR}
+    environment.filters |= {"json": _json, "moment": moment, "duration": duration, "bytes": _bytes, "said": details}
+    return environment
+
+
+def _json(value: Any) -> str:
+    text = indented(encode(value), indent=2).decode()
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n… ({len(text)} characters)"
+
+
+def moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it: 340 ms, 7.2 s, 3 min 20 s, 2 h 5 min, 4 d 3 h."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    for large, large_name, small, small_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= large:
+            rest = int(seconds % large // small)
+            return f"{int(seconds // large)} {large_name}" + (f" {rest} {small_name}" if rest else "")
+    raise AssertionError
+
+
+def _bytes(size: int) -> str:
+    for limit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= limit:
+            return f"{size / limit:.1f} {name}"
+    return f"{size} bytes"

@@ -1,0 +1,71 @@
+// The live tail of the whole log.
+import { connection } from "./connection.js";
+import { TYPES } from "./follow.js";
+
+const MOST = 500;
+const AGAIN = 1000;
+
+export function tail() {
+  const list = document.querySelector("[data-tail]");
+  if (!list) return;
+  const pause = document.getElementById("pause");
+  const held = [];
+  let last = null;
+  const show = (event) => {
+    list.prepend(row(event));
+    while (list.children.length > MOST) list.lastElementChild.remove();
+    document.getElementById("quiet").hidden = true;
+  };
+  const say = () => {
+    pause.textContent = pause.getAttribute("aria-pressed") === "true" ? `Go on (${held.length} held)` : "Pause";
+  };
+  pause.addEventListener("click", () => {
+    const on = pause.getAttribute("aria-pressed") !== "true";
+    pause.setAttribute("aria-pressed", String(on));
+    if (!on) held.splice(0).forEach(show);
+    say();
+  });
+  const open = () => {
+    const address = new URL(list.dataset.tail, location.href);
+    if (last) address.searchParams.set("after", last);
+    const source = new EventSource(address);
+    source.onopen = () => connection("live");
+    for (const type of TYPES) {
+      source.addEventListener(type, ({ lastEventId, data }) => {
+        last = lastEventId;
+        const event = JSON.parse(data);
+        if (pause.getAttribute("aria-pressed") !== "true") return show(event);
+        held.push(event);
+        if (held.length > MOST) held.shift();
+        say();
+      });
+    }
+    source.onerror = () => {
+      connection("reconnecting…");
+      if (source.readyState === EventSource.CLOSED) setTimeout(open, AGAIN);
+    };
+  };
+  open();
+}
+
+function row(event) {
+  const item = document.createElement("li");
+  item.className = "row event";
+  const link = document.createElement("a");
+  link.href = `/jobs/${event.job_id}?at_version=${event.version}`;
+  link.textContent = `…${event.job_id.slice(-8)} v${event.version}`;
+  const type = document.createElement("b");
+  type.textContent = event.type;
+  type.className = `type ${event.type.replace(".", "-")}`;
+  const what = document.createElement("small");
+  what.className = "grow";
+  what.textContent = [event.data.kind, event.data.step, event.data.message, event.data.reason, event.data.error?.message]
+    .filter(Boolean).join(" · ");
+  const by = document.createElement("small");
+  by.textContent = event.by;
+  const at = document.createElement("time");
+  at.dateTime = event.at;
+  at.textContent = event.at.slice(11, 19);
+  item.append(at, type, link, what, by);
+  return item;
+}

@@ -1,0 +1,26 @@
+// The slider travels through a job's versions: its address is that of the page at that version.
+import { refresh } from "./parts.js";
+
+export function travel() {
+  const form = document.querySelector("[data-travel]");
+  if (!form) return;
+  const slider = form.querySelector("input");
+  const shown = form.querySelector("output");
+  const say = () => {
+    shown.textContent = `${slider.value} of ${slider.max}`;
+  };
+  form.addEventListener("submit", (event) => event.preventDefault());
+  slider.addEventListener("input", () => {
+    const newest = slider.value === slider.max;
+    history.replaceState(null, "", newest ? location.pathname : `?at_version=${slider.value}`);
+    say();
+    refresh();
+  });
+  document.addEventListener("replaced", ({ target }) => {
+    if (target.id !== "travel") return;
+    const newest = slider.value === slider.max && !location.search;
+    slider.max = target.dataset.last;
+    if (newest) slider.value = slider.max;
+    say();
+  });
+}

@@ -1,0 +1,184 @@
+"""Jobs in a browser: asked for, watched through a crash, looked at as they were, cancelled and requeued."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.console.conftest import Console, Look
+
+expect.set_options(timeout=30_000)
+
+
+def test_a_question_is_typed_and_its_page_is_shown(console: Console, look: Look) -> None:
+    page = look(f"{console.url}/new")
+    page.get_by_role("textbox", name="Question").fill("What is 15 % of 80?")
+    page.get_by_role("button", name="Make a page").click()
+    expect(page).to_have_url(f"{console.url}/jobs/{newest(console)}")
+    expect(page.locator("#state .badge")).to_have_text("completed")
+    frame = page.frame_locator("iframe[title='The page']")
+    expect(frame.get_by_text("15 %").first).to_be_visible()
+    assert page.locator("iframe").get_attribute("sandbox") == "allow-scripts"
+    expect(page.locator("svg.timeline .lane").nth(1)).to_contain_text("attempt 1")
+    page.get_by_role("button", name="Verify in this browser").click()
+    expect(page.locator("#seal .answer")).to_contain_text("Verified")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the bundle").click()
+    assert download.value.suggested_filename.endswith(".json")
+
+
+def test_a_file_is_a_question_too(console: Console, look: Look, question_file: Path) -> None:
+    page = look(f"{console.url}/new")
+    page.locator("#file").set_input_files(question_file)
+    page.get_by_role("button", name="Make a page").click()
+    page.wait_for_url("**/jobs/*")
+    assert console.job(page.url.rsplit("/", 1)[1])["input"] == {"question": "What is 15 % of 80?"}
+
+
+def test_a_deck_is_filled_in_and_its_video_plays(console: Console, look: Look) -> None:
+    page = look(f"{console.url}/new")
+    form = page.locator("form[data-deck]")
+    form.locator("#title").fill("Two facts")
+    form.get_by_label("Size").select_option("720p")
+    form.locator("[name=slide-title]").fill("First")
+    form.locator("[name=slide-bullets]").fill("one\ntwo")
+    form.get_by_role("button", name="Add a slide").click()
+    form.locator("[name=slide-title]").nth(1).fill("Second")
+    form.get_by_role("button", name="Make a video").click()
+    page.wait_for_url("**/jobs/*")
+    video = page.locator("video")
+    expect(video).to_be_visible()
+    page.wait_for_function("document.querySelector('video').readyState >= 1")
+    assert video.evaluate("async (video) => { video.muted = true; await video.play(); return video.duration }") > 4
+    asked = console.job(page.url.rsplit("/", 1)[1])["input"]
+    assert [slide["title"] for slide in asked["slides"]] == ["First", "Second"]
+    assert asked["slides"][0]["bullets"] == ["one", "two"]
+
+
+def test_what_is_wrong_with_a_deck_is_told(console: Console, look: Look) -> None:
+    page = look(f"{console.url}/new", strict=False)  # a refused request is an error to the browser
+    page.get_by_role("button", name="Make a video").click()
+    expect(page.locator("form[data-deck] .answer")).to_contain_text("title")
+
+
+def test_a_page_lives_through_the_crash_of_its_server(dsn: str, start: Any, look: Look, port: int) -> None:
+    server = start("api", "--port", str(port), DATABASE_URL=dsn)
+    console = Console(server.url)
+    id = console.create(queue="crash")
+    console.claim("crash")
+    page = look(f"{console.url}/jobs/{id}", strict=False)
+    console.report(id, "progressed", progress=0.25, step="first", output=1)
+    expect(page.locator("#state .says")).to_contain_text("25 %")
+    expect(page.locator("#connection")).to_have_text("live")
+    server.kill()
+    expect(page.locator("#connection")).to_have_text("reconnecting…")
+    again = start("api", "--port", str(port), DATABASE_URL=dsn)
+    assert again.url == console.url
+    console.report(id, "progressed", progress=0.5, step="second", output=2)
+    expect(page.locator("#state .says")).to_contain_text("second")
+    expect(page.locator("#connection")).to_have_text("live")
+    console.report(id, "completed", result={"ok": True})
+    expect(page.locator("#state .badge")).to_have_text("completed")
+    assert page.locator("#events .version").all_inner_texts() == ["1", "2", "3", "4", "5"]
+    assert page.locator("#timeline .stretch.step").count() == 2
+    console.http.close()
+
+
+def test_the_slider_travels_through_the_versions(console: Console, look: Look) -> None:
+    id = console.create(queue="travel")
+    console.claim("travel")
+    console.report(id, "progressed", progress=0.5, step="half")
+    console.report(id, "completed", result="done")
+    page = look(f"{console.url}/jobs/{id}")
+    slider = page.get_by_role("slider", name="Version")
+    slider.focus()
+    slider.press("Home")
+    expect(page.locator("#travel .badge")).to_have_text("queued")
+    slider.press("ArrowRight")
+    slider.press("ArrowRight")
+    expect(page.locator("#travel")).to_contain_text("half")
+    expect(page.locator("#travel .changes")).to_contain_text("progress")
+    expect(page.locator("#travel .badge")).to_have_text("running")
+    assert page.url.endswith("?at_version=3")
+    page.reload()
+    expect(page.locator("#travel .badge")).to_have_text("running")
+    expect(page.locator("#state .badge")).to_have_text("completed")
+    slider.press("End")
+    expect(page.locator("#travel .badge")).to_have_text("completed")
+
+
+def test_a_job_is_cancelled_and_requeued_with_a_reason(console: Console, look: Look) -> None:
+    id = console.create(queue="courses")
+    page = look(f"{console.url}/jobs/{id}")
+    page.get_by_role("textbox", name="Reason").fill("asked twice")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#state .badge")).to_have_text("cancelled")
+    expect(page.locator("#events")).to_contain_text("asked twice")
+    page.get_by_role("textbox", name="Reason").fill("needed after all")
+    page.get_by_label("afresh").check()
+    page.get_by_role("button", name="Requeue").click()
+    expect(page.locator("#state .badge")).to_have_text("queued")
+    events = console.http.get(f"/v1/jobs/{id}/events").json()["items"]
+    assert (events[-1]["type"], events[-1]["data"]) == (
+        "job.requeued",
+        {"reason": "needed after all", "afresh": True},
+    )
+    console.claim("courses")  # the page follows a job that was sent round again
+    expect(page.locator("#state .badge")).to_have_text("running")
+
+
+def test_the_list_filters_pages_and_lives(console: Console, look: Look) -> None:
+    ids = [console.create(queue="listed", labels={"shelf": "a"}) for _ in range(3)]
+    page = look(f"{console.url}/jobs")
+    page.get_by_text("Filter", exact=True).first.click()
+    page.get_by_role("checkbox", name="queued").check()
+    page.get_by_role("textbox", name="Queue").fill("listed")
+    page.get_by_role("textbox", name="Label").fill("shelf:a")
+    page.get_by_label("Created after").fill("2020-01-01T00:00")
+    page.get_by_label("On a page").fill("2")
+    page.get_by_role("button", name="Filter").click()
+    for asked in (
+        "status=queued",
+        "queue=listed",
+        "label=shelf%3Aa",
+        "limit=2",
+        "created_after=2020-01-01T00%3A00%3A00Z",
+    ):
+        assert asked in page.url
+    assert "kind=" not in page.url
+    assert shown(page) == [ids[2], ids[1]]
+    page.get_by_role("link", name="Next page").click()
+    assert shown(page) == [ids[0]]
+    console.claim("listed")
+    expect(page.get_by_text("No job matches")).to_be_visible()
+
+
+def test_all_jobs_that_match_are_counted_and_cancelled(console: Console, look: Look) -> None:
+    ids = [console.create(queue="bulk-test") for _ in range(3)]
+    page = look(f"{console.url}/jobs?queue=bulk-test")
+    page.get_by_text("Move all that match").click()
+    page.get_by_role("textbox", name="Reason").fill("the shelf is closed")
+    page.get_by_role("button", name="Count").click()
+    page.get_by_role("button", name="Cancel 3 jobs").click()
+    page.wait_for_url("**/jobs/0*")
+    expect(page.locator("#state h1")).to_have_text("bulk")
+    expect(page.locator("#state .badge")).to_have_text("completed")
+    assert {console.job(id)["status"] for id in ids} == {"cancelled"}
+
+
+@pytest.mark.parametrize("path", ["/jobs/not-an-id", "/jobs/0199e1b2-7a11-7d6f-9f6e-0123456789ab", "/jobs?color=red"])
+def test_an_error_is_a_page(console: Console, look: Look, path: str) -> None:
+    page = look(f"{console.url}{path}", strict=False)
+    expect(page.get_by_role("heading", level=1)).not_to_be_empty()
+    page.get_by_role("link", name="Back to the first page").click()
+    expect(page).to_have_title("Overview · jobledger")
+
+
+def newest(console: Console) -> str:
+    return str(console.http.get("/v1/jobs?kind=visualization&limit=1").json()["items"][0]["id"])
+
+
+def shown(page: Page) -> list[str]:
+    links = page.locator("#rows .row .name")
+    return [str(link.get_attribute("href")).rsplit("/", 1)[1] for link in links.all()]
