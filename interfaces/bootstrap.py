@@ -154,7 +154,7 @@ class Service:
         self.projector = Projector(views, whole_log, PostgresCheckpoints(self._log.batches, VIEWS), self.news)
         self.verifier = Verifier(views, whole_log, PostgresVerifications(self._log.database, VIEWS))
         self.seal = PostgresSeal(self._log.reads)
-        self.audit = Audit(self.seal, PostgresAccesses(self._log.database), self.jobs)
+        self.audit = Audit(self.seal, PostgresAccesses(self._log.reads), self.jobs)
         self.sealer = Sealer(PostgresSeal(self._log.batches), keyring(settings, self._log.database))
         anchor = ObjectAnchor(settings.anchor) if settings.anchor else None
         self.anchorer = Anchorer(PostgresSeal(self._log.batches), anchor) if anchor else None
