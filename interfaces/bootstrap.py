@@ -100,6 +100,7 @@ __all__ = [
     "remote_worker",
     "sealing_keys",
     "sweep",
+    "video_tools",
 ]
 
 T = TypeVar("T")
@@ -365,6 +366,15 @@ def _reasons(found: Health) -> list[str]:
     if not found.positions_rise:
         reasons.append("the log was restored into a new cluster; run `jobledger migrate` so that positions rise")
     return reasons
+
+
+def video_tools() -> tuple[list[str], bool, bool]:
+    """The fonts that slides are drawn with, whether letters of any script are joined, and whether H.264 is encoded."""
+    import av  # these take a second to import, and a server needs none of them
+
+    from infrastructure.video.fonts import SHAPES, found
+
+    return found(), bool(SHAPES), "libx264" in av.codecs_available
 
 
 def migrate_database(settings: Settings) -> list[str]:

@@ -22,6 +22,7 @@ from interfaces.bootstrap import (
     opened_in_chromium,
     probe,
     programs_version,
+    video_tools,
 )
 from interfaces.settings import Settings, files, origin
 
@@ -97,6 +98,14 @@ def _chromium(settings: Settings, live: bool) -> tuple[bool, str]:
     return True, f"{version}, {path}"
 
 
+def _video(settings: Settings, live: bool) -> tuple[bool, str]:
+    fonts, shapes, encodes = video_tools()
+    if not encodes:
+        return False, "the installed av has no H.264 encoder (libx264): no presentation can be rendered here"
+    joined = "" if shapes else "; Pillow has no raqm, so scripts whose letters join are not drawn"
+    return True, f"H.264 encoder and {len(fonts)} fonts{joined}"
+
+
 def _openai(settings: Settings, live: bool) -> tuple[bool, str]:
     if settings.openai_api_key is None:
         return True, "OPENAI_API_KEY is not set: visualizations are made by the offline composer"
@@ -128,6 +137,7 @@ LOOKS: tuple[tuple[str, Look], ...] = (
     ("database", _database),
     ("artifacts", _artifacts),
     ("chromium", _chromium),
+    ("video", _video),
     ("openai", _openai),
     ("elai", _elai),
 )
