@@ -210,9 +210,8 @@ def _ready(listening: socket.socket) -> bool:
 
 def _welcome(settings: Settings, listening: socket.socket) -> None:
     url = address(listening)
-    submit = f"jobledger submit visualization {example('question.txt')} --follow"
-    if url != "http://127.0.0.1:8000":
-        submit += f" --url {url}"
+    elsewhere = f" --url {url}" if url != "http://127.0.0.1:8000" else ""
+    submit = f"jobledger submit visualization {example('question.txt')} --follow{elsewhere}"
     provider = "openai" if settings.openai_api_key else "offline (set OPENAI_API_KEY for OpenAI)"
     keys = "needed: jobledger keys list" if are_there(settings) else "none yet: open to this machine only"
     print(f"jobledger listening on {url}", flush=True)
@@ -224,6 +223,7 @@ def _welcome(settings: Settings, listening: socket.socket) -> None:
 
   Try next, in another terminal:
 
+    jobledger demo{elsewhere}
     {submit}
 
     curl -s {url}/v1/jobs -H 'Content-Type: application/json' \\
