@@ -173,8 +173,12 @@ def probe(bucket: str) -> None:
 
 
 def _bucket(url: str) -> ObjectStore:
-    """The bucket at a URL, which is asked again a few times before it counts as away."""
-    return from_url(url, retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)})
+    """The bucket at a URL, which is asked again a few times before it counts as away. Raises StoreUnavailable."""
+    try:
+        return from_url(url, retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)})
+    except (BaseError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise StoreUnavailable(f"the settings of {url} are not enough, or wrong: {why}") from error
 
 
 def _close(file: IO[bytes]) -> None:

@@ -15,8 +15,17 @@ import pytest
 
 from application.artifacts import Stored
 from application.errors import NoSpace, NotOurs, StoreUnavailable, TooLarge
-from infrastructure.artifacts import CHUNK, ObjectArtifacts
-from tests.buckets import Bucket, a_bucket
+from infrastructure.artifacts import CHUNK, ObjectArtifacts, probe
+from tests.buckets import (
+    AzureBucket,
+    Bucket,
+    a_bucket,
+    a_google_bucket,
+    an_azure_bucket,
+    azure_settings,
+    find_azurite,
+    google_settings,
+)
 
 T = TypeVar("T")
 MIB = 1024 * 1024
@@ -49,7 +58,7 @@ async def read(store: ObjectArtifacts, sha256: str, start: int, end: int) -> byt
 class Place:
     """Where a store of the test keeps its contents, as seen from outside."""
 
-    def __init__(self, url: str, spool: Path, bucket: Bucket | None) -> None:
+    def __init__(self, url: str, spool: Path, bucket: Bucket | AzureBucket | None) -> None:
         self.url = url
         self.spool = spool
         self.bucket = bucket
@@ -80,11 +89,26 @@ def bucket() -> Iterator[Bucket]:
         yield bucket
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(scope="module")
+def google_bucket() -> Iterator[Bucket]:
+    with a_google_bucket() as bucket:
+        yield bucket
+
+
+@pytest.fixture(scope="module")
+def azure_bucket() -> Iterator[AzureBucket]:
+    azurite = find_azurite()
+    if azurite is None:
+        pytest.skip("no Azurite: `npm install --prefix tests/azurite`, so that files are kept in Azure's storage, too")
+    with an_azure_bucket(azurite) as bucket:
+        yield bucket
+
+
+@pytest.fixture(params=["folder", "bucket", "google_bucket", "azure_bucket"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     if request.param == "folder":
         return Place(str(tmp_path / "deep" / "artifacts"), tmp_path / "spool", None)
-    bucket: Bucket = request.getfixturevalue("bucket")
+    bucket: Bucket | AzureBucket = request.getfixturevalue(request.param)
     bucket.empty()
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
@@ -234,16 +258,43 @@ def test_a_full_disk_is_told_and_leaves_nothing(store: ObjectArtifacts, place: P
     assert run(save(store, b"x" * 5 * MIB)).size == 5 * MIB
 
 
-def test_a_store_that_is_away_is_told_in_our_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "x"}.items():
+NOWHERE = "http://127.0.0.1:9"
+AWAY = {
+    "s3://jobs": {
+        "AWS_ENDPOINT_URL": NOWHERE,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "x",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    },
+    "gs://jobs": google_settings(NOWHERE),
+    "az://jobs": azure_settings(NOWHERE),
+}
+
+
+@pytest.mark.parametrize("url", AWAY)
+def test_a_store_that_is_away_is_told_in_our_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    for name, value in AWAY[url].items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    away = ObjectArtifacts("s3://jobs", tmp_path / "spool", lambda: "this database")
+    away = ObjectArtifacts(url, tmp_path / "spool", lambda: "this database")
     with pytest.raises(StoreUnavailable, match="does not answer"):
         run(save(away, b"content"))
     with pytest.raises(StoreUnavailable, match="does not answer"):
         run(read(away, "0" * 64, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("url", "why"), [("az://jobs", "Account must be specified"), ("ftp://jobs", "ftp")], ids=["no account", "no bucket"]
+)
+def test_settings_with_which_no_bucket_can_be_reached_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, why: str
+) -> None:
+    for name in azure_settings(NOWHERE):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(StoreUnavailable, match=why):
+        ObjectArtifacts(url, tmp_path / "spool", lambda: "this database")
+    with pytest.raises(StoreUnavailable, match=why):
+        probe(url)
 
 
 @pytest.mark.parametrize(
