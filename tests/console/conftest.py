@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 Json = Any
+expect.set_options(timeout=30_000)
 Theme = Literal["light", "dark"]
 PATIENCE = 30_000
 """Milliseconds a page waits for what must come."""
@@ -107,11 +108,6 @@ def port() -> int:
         probe.bind(("127.0.0.1", 0))
         free: int = probe.getsockname()[1]
     return free
-
-
-@pytest.fixture
-def deck() -> Json:
-    return {"title": "Two facts", "size": "720p", "slides": [{"title": "First", "seconds": 4}, {"title": "Second"}]}
 
 
 @pytest.fixture

@@ -1,0 +1,169 @@
+"""Every page of the console: fit for a keyboard, a screen reader, a telephone and the dark; and what operators do."""
+
+from typing import Any
+
+import httpx2
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from interfaces.console.frame import HEADERS, PLACES
+from tests.console.conftest import Console, Look, Theme
+
+NARROW = 360
+
+
+@pytest.fixture(scope="module")
+def story(console: Console) -> dict[str, str]:
+    """Jobs in many states: one that ran twice and failed, one that runs, one that waits."""
+    failed = console.create(queue="story", max_attempts=1)
+    console.claim("story")
+    console.report(failed, "progressed", progress=0.5, step="weigh", output={"kg": 3})
+    console.report(failed, "failed", error={"type": "ScaleBroken", "message": "it shows 7 kg for nothing"}, final=True)
+    running = console.create(queue="story")
+    console.claim("story")
+    console.report(running, "progressed", progress=0.25, step="weigh", message="weighing")
+    waiting = console.create(queue="story", labels={"shelf": "a"})
+    return {"failed": failed, "running": running, "waiting": waiting}
+
+
+def paths(story: dict[str, str]) -> list[str]:
+    jobs = [f"/jobs/{story[name]}" for name in ("failed", "running", "waiting")]
+    return [
+        *(place.path for place in PLACES),
+        *jobs,
+        "/jobs?queue=story&status=queued",
+        "/jobs?queue=nowhere",
+        "/jobs/nonsense",
+    ]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_page(console: Console, look: Look, story: dict[str, str], theme: Theme) -> None:
+    axe, page = Axe(), look(f"{console.url}/new", theme=theme, strict=False)
+    found = []
+    for path in paths(story):
+        shown(page, console, path)
+        page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+        results = axe.run(page)
+        if results.violations_count:
+            found.append(f"{path}\n{results.generate_report()}")
+    assert not found, "\n".join(found)
+
+
+def test_every_page_fits_a_telephone_and_asks_for_nothing_outside(
+    console: Console, look: Look, story: dict[str, str]
+) -> None:
+    page = look(f"{console.url}/new", width=NARROW)
+    for path in paths(story)[:-1]:  # a refused address is an error to the browser
+        shown(page, console, path)
+        page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+        assert page.evaluate("document.documentElement.scrollWidth") == NARROW, path
+
+
+def test_the_first_key_skips_to_the_content(console: Console, look: Look) -> None:
+    page = look(f"{console.url}/jobs")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#main")
+
+
+def test_pages_are_guarded_by_their_headers(console: Console) -> None:
+    for path, status in (("/jobs", 200), ("/jobs?kind=", 303), ("/sign-in", 303), ("/jobs/nonsense", 400)):
+        answer = httpx2.get(f"{console.url}{path}")
+        assert answer.status_code == status
+        assert {name: answer.headers[name] for name in HEADERS} == dict(HEADERS), path
+    page = httpx2.get(f"{console.url}/jobs").text
+    assert "<script>" not in page
+    assert " style=" not in page
+    assert " onclick=" not in page
+
+
+def test_files_of_the_console_are_kept_by_browsers(console: Console) -> None:
+    first = httpx2.get(f"{console.url}/static/console.css")
+    again = httpx2.get(f"{console.url}/static/console.css", headers={"If-None-Match": first.headers["etag"]})
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+    assert httpx2.get(f"{console.url}/static/..%2Fframe.py").status_code == 404
+
+
+def test_an_empty_installation_says_what_to_do_first(new_database: Any, start: Any, look: Look) -> None:
+    server = start("api", "--port", "0", DATABASE_URL=new_database())
+    page = look(f"{server.url}/jobs")
+    expect(page.get_by_role("heading", name="Nothing here yet")).to_be_visible()
+    page.get_by_role("link", name="make something new").click()
+    expect(page.get_by_role("textbox", name="Question")).to_be_visible()
+    page.goto(f"{server.url}/workers")
+    expect(page.get_by_text("jobledger worker", exact=True)).to_be_visible()
+
+
+def test_the_overview_counts_and_shows_what_runs(console: Console, look: Look, story: dict[str, str]) -> None:
+    page = look(f"{console.url}/")
+    expect(page).to_have_url(f"{console.url}/overview")
+    expect(page.locator(".line", has_text="weighing")).to_be_visible()
+    expect(page.locator(".tile", has_text="failed within the hour").locator("b")).not_to_have_text("0")
+    assert "failed" in str(page.locator("svg.chart").get_attribute("aria-label"))
+    expect(page.locator(".badge.ready")).to_be_visible()
+
+
+def test_failures_and_workers_are_listed(console: Console, look: Look, story: dict[str, str]) -> None:
+    page = look(f"{console.url}/failures")
+    row = page.locator(".row", has_text="ScaleBroken")
+    expect(row).to_contain_text("it shows 7 kg for nothing")
+    row.get_by_role("link").first.click()
+    expect(page).to_have_url(f"{console.url}/jobs/{story['failed']}")
+    page.goto(f"{console.url}/workers")
+    expect(page.locator(".row", has_text="w1")).to_contain_text("started")
+
+
+def test_a_queue_is_paused_and_goes_on(console: Console, look: Look, story: dict[str, str]) -> None:
+    page = look(f"{console.url}/queues")
+    row = page.locator(".row", has_text="story")
+    row.get_by_text("Pause story").click()
+    row.get_by_role("textbox", name="Reason").fill("the scales are broken")
+    row.get_by_role("button", name="Pause").click()
+    expect(row).to_contain_text("the scales are broken")
+    [paused] = [q for q in console.http.get("/v1/queues").json()["items"] if q["name"] == "story"]
+    assert paused["paused"]["reason"] == "the scales are broken"
+    row.get_by_role("button", name="Go on").click()
+    expect(row.locator(".badge")).to_have_text("live")
+
+
+def test_a_projection_is_verified_and_rebuilt(console: Console, look: Look, story: dict[str, str]) -> None:
+    page = look(f"{console.url}/projections")
+    row = page.locator(".row", has_text="generation").filter(has=page.get_by_role("heading", name="failures"))
+    row.get_by_text("Rebuild or verify failures").click()
+    row.get_by_role("form", name="Verify failures").get_by_role("textbox").fill("a look")
+    row.get_by_role("button", name="Verify").click()
+    expect(row).to_contain_text("0 differences")
+    row.get_by_role("form", name="Rebuild failures").get_by_role("textbox").fill("another look")
+    row.get_by_role("button", name="Rebuild").click()
+    expect(row).to_contain_text("generation 2")
+
+
+def test_the_log_is_followed_filtered_and_paused(console: Console, look: Look) -> None:
+    page = look(f"{console.url}/log?type=job.created&kind=tailed")
+    expect(page.locator("#quiet")).to_be_visible()
+    expect(page.locator("#connection")).to_have_text("live")
+    id = console.create(kind="tailed")
+    rows = page.locator(".row.event")
+    expect(rows).to_have_count(1)
+    page.get_by_role("button", name="Pause").click()
+    console.create(kind="tailed")
+    expect(page.get_by_role("button", name="Go on (1 held)")).to_be_visible()
+    expect(rows).to_have_count(1)
+    page.get_by_role("button", name="Go on (1 held)").click()
+    expect(rows).to_have_count(2)
+    rows.last.get_by_role("link").click()
+    expect(page).to_have_url(f"{console.url}/jobs/{id}?at_version=1")
+
+
+def test_the_audit_page_shows_the_checkpoint(console: Console, look: Look, story: dict[str, str]) -> None:
+    page = look(f"{console.url}/audit")
+    expect(page.get_by_role("heading", name="Signed checkpoint")).to_be_visible()
+    expect(page.locator("#checkpoint pre")).to_contain_text("jobledger/")
+
+
+def shown(page: Page, console: Console, path: str) -> None:
+    page.goto(f"{console.url}{path}")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()

@@ -1,0 +1,122 @@
+"""Signing in to the console, and what each role finds there."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from playwright.sync_api import Page, expect
+
+from application.keys import NewKey, Role, make_key
+from infrastructure.postgres.database import Database
+from infrastructure.postgres.keys import PostgresKeys
+from interfaces.http.guard import COOKIE
+from tests.console.conftest import Console, Look
+
+PAGES = {
+    "client": ["Jobs", "New"],
+    "auditor": ["Jobs", "Log", "Audit"],
+    "operator": ["Overview", "Jobs", "New", "Failures", "Workers", "Queues", "Projections"],
+    "admin": ["Overview", "Jobs", "New", "Log", "Failures", "Workers", "Queues", "Projections", "Audit"],
+}
+
+
+@pytest.fixture(scope="module")
+def secrets(dsn: str) -> Iterator[dict[str, str]]:
+    """A key of each role."""
+    database = Database(dsn)
+    store = PostgresKeys(database)
+    roles: tuple[Role, ...] = ("admin", "client", "worker", "auditor", "operator")
+    yield {role: make_key(store, NewKey(name=f"the-{role}", role=role), "test").secret for role in roles}
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def closed(secrets: dict[str, str], dsn: str, start_for_module: Any) -> Iterator[Console]:
+    """A service with keys, behind a proxy of this machine."""
+    server = start_for_module("api", "--port", "0", DATABASE_URL=dsn, JOBLEDGER_PROXIES="127.0.0.1")
+    console = Console(server.url, secrets["admin"])
+    yield console
+    console.http.close()
+
+
+def signed_in(look: Look, closed: Console, secret: str, path: str = "/", *, strict: bool = True) -> Page:
+    page = look(f"{closed.url}{path}", strict=strict)
+    expect(page).to_have_title("Sign in · jobledger")
+    page.get_by_label("Key").fill(secret)
+    page.get_by_role("button", name="Sign in").click()
+    return page
+
+
+def test_a_key_opens_the_page_that_was_asked_for_until_somebody_signs_out(
+    closed: Console, look: Look, secrets: dict[str, str]
+) -> None:
+    page = look(f"{closed.url}/jobs?queue=by-hand", strict=False)  # a refused key is an error to the browser
+    page.get_by_label("Key").fill("jl_client_nonsense")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("not known")
+    page.get_by_label("Key").fill(secrets["client"])
+    page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_url(f"{closed.url}/jobs?queue=by-hand")
+    expect(page.locator(".actor")).to_have_text("key:the-client")
+    [cookie] = page.context.cookies()
+    assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == (COOKIE, True, "Strict")
+    assert page.evaluate("document.cookie") == ""
+    page.get_by_role("button", name="Sign out").click()
+    expect(page).to_have_title("Sign in · jobledger")
+    assert page.context.cookies() == []
+    page.goto(f"{closed.url}/jobs")
+    expect(page).to_have_title("Sign in · jobledger")
+
+
+@pytest.mark.parametrize("role", PAGES)
+def test_each_role_finds_its_own_pages_and_actions(
+    closed: Console, look: Look, secrets: dict[str, str], role: str
+) -> None:
+    id = closed.create(queue=f"of-{role}")
+    page = signed_in(look, closed, secrets[role], strict=False)
+    assert page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts() == PAGES[role]
+    for name in PAGES["admin"]:
+        answer = page.goto(f"{closed.url}/{name.lower()}")
+        assert answer is not None
+        assert answer.status == (200 if name in PAGES[role] else 403), name
+    page.goto(f"{closed.url}/jobs?queue=of-{role}")
+    assert page.locator("#bulk").count() == (role in ("operator", "admin"))
+    page.goto(f"{closed.url}/jobs/{id}")
+    assert page.locator("#actions").count() == (role != "auditor")
+    assert page.locator("#seal").count() == (role in ("auditor", "admin"))
+    if role != "auditor":
+        page.get_by_role("textbox", name="Reason").fill("a test")
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator("#state .badge")).to_have_text("cancelled")
+        events = closed.http.get(f"/v1/jobs/{id}/events").json()["items"]
+        assert events[-1]["by"] == f"key:the-{role}"
+
+
+def test_a_worker_is_told_that_there_is_nothing_to_see(closed: Console, look: Look, secrets: dict[str, str]) -> None:
+    page = signed_in(look, closed, secrets["worker"])
+    expect(page.get_by_role("heading", name="Nothing to see here")).to_be_visible()
+
+
+def test_no_other_page_signs_anybody_in_or_out(closed: Console, secrets: dict[str, str]) -> None:
+    for path in ("/sign-in", "/sign-out"):
+        for headers in ({}, {"Origin": "https://elsewhere.example"}):
+            answer = httpx2.post(f"{closed.url}{path}", data={"key": secrets["client"]}, headers=headers)
+            assert answer.status_code == 403
+            assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("wanted", ["https://elsewhere.example/", "//elsewhere.example/", "/\\elsewhere.example", "x"])
+def test_signing_in_leads_nowhere_else(closed: Console, secrets: dict[str, str], wanted: str) -> None:
+    form = {"key": secrets["client"], "next": wanted}
+    answer = httpx2.post(f"{closed.url}/sign-in", data=form, headers={"Origin": closed.url})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+def test_behind_https_the_cookie_is_secure(closed: Console, secrets: dict[str, str]) -> None:
+    form = {"key": secrets["client"]}
+    headers = {"Origin": closed.url}
+    plain = httpx2.post(f"{closed.url}/sign-in", data=form, headers=headers)
+    behind = httpx2.post(f"{closed.url}/sign-in", data=form, headers={**headers, "X-Forwarded-Proto": "https"})
+    assert "secure" not in plain.headers["set-cookie"].lower()
+    assert "secure" in behind.headers["set-cookie"].lower()
