@@ -14,6 +14,8 @@ from application.scripts import Script, script_findings
 
 MAX_PAGE = 512 * 1024
 """Bytes a page may have."""
+DEEPEST = 512
+"""Elements within each other: Chromium nests no deeper, and the time of the parser grows with the square."""
 MOST_FINDINGS = 20
 LONGEST_FINDING = 300
 PAGE_POLICY = (
@@ -57,8 +59,12 @@ async def check_page(html: str, browser: Browser) -> Opened:
 
 def page_findings(html: str) -> list[str]:
     """What is wrong with a page that no browser is needed to see."""
-    parser = html5lib.HTMLParser(namespaceHTMLElements=False)
-    root = parser.parse(html)
+    parser = html5lib.HTMLParser(_Tree, namespaceHTMLElements=False)
+    try:
+        root = parser.parse(html)
+    except _TooDeep:
+        line, _ = parser.tokenizer.stream.position()
+        return [f"line {line}: more than {DEEPEST} elements stand within each other"]
     elements = [element for element in root.iter() if isinstance(element.tag, str)]
     scripts = list(_scripts(elements))
     return [
@@ -67,6 +73,19 @@ def page_findings(html: str) -> list[str]:
         *script_findings(scripts),
         *(finding for element in elements if (inner := element.get("srcdoc")) for finding in page_findings(inner)),
     ]
+
+
+class _TooDeep(Exception):
+    """Elements stand within each other beyond DEEPEST."""
+
+
+class _Tree(html5lib.getTreeBuilder("etree")):  # type: ignore[misc]
+    """html5lib's own tree, which grows no deeper than DEEPEST."""
+
+    def insertElementNormal(self, token: Any) -> Any:  # noqa: N802  html5lib's name
+        if len(self.openElements) >= DEEPEST:
+            raise _TooDeep
+        return super().insertElementNormal(token)
 
 
 def _document_findings(errors: list[tuple[tuple[int, int], str, dict[str, str]]], root: Any) -> Iterator[str]:

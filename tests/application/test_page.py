@@ -1,10 +1,11 @@
 """What a page must be: one whole document, nothing from outside, and scripts that are JavaScript."""
 
 import asyncio
+import re
 
 import pytest
 
-from application.page import MAX_PAGE, Opened, check_page, css_urls, page_findings
+from application.page import DEEPEST, MAX_PAGE, Opened, check_page, css_urls, page_findings
 
 GOOD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Sorting</title>
@@ -176,6 +177,21 @@ def test_no_script_of_a_page_is_run() -> None:
 
 def test_a_url_in_a_comment_or_a_string_of_css_is_none() -> None:
     assert list(css_urls("/* url(a) */ p { content: 'url(b)' } /* @import 'c'; */")) == []
+
+
+@pytest.mark.parametrize("depth", [DEEPEST - 2, 200, 2])
+def test_elements_may_stand_deep_within_each_other(depth: int) -> None:
+    assert page_findings(f"<!doctype html>{'<div>' * depth}x{'</div>' * depth}") == []
+
+
+@pytest.mark.parametrize("opened", ["<div>", "<table><tr><td>", "<svg>"])
+def test_a_page_that_is_too_deep_is_read_no_further(opened: str) -> None:
+    """The whole of it would take minutes: how far it was read is seen by the line."""
+    lines = f"{opened}\n" * 30_000
+    (finding,) = page_findings(f"<!doctype html>\n{lines}")
+    found = re.fullmatch(rf"line (\d+): more than {DEEPEST} elements stand within each other", finding)
+    assert found is not None
+    assert int(found[1]) <= DEEPEST
 
 
 def test_findings_are_bounded_in_number_and_length() -> None:
