@@ -51,7 +51,7 @@ from domain.events import Artifact
 from infrastructure.anchors import ObjectAnchor
 from infrastructure.artifacts import ObjectArtifacts, probe
 from infrastructure.chromium import Chromium, find_chromium
-from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPostgres, programs_version
+from infrastructure.embedded import AlreadyRunning, EmbeddedPostgres
 from infrastructure.language.offline import OfflineModel
 from infrastructure.logs import configure as configure_logs
 from infrastructure.news import LocalNews
@@ -76,6 +76,7 @@ from infrastructure.postgres.seal import PostgresAccesses, PostgresSeal
 from infrastructure.postgres.verification import plan, start_verifier, verify_unit
 from infrastructure.postgres.verifications import PostgresVerifications
 from infrastructure.postgres.why import PostgresFacts
+from infrastructure.programs import EmbeddedFailed, programs_version
 from infrastructure.remote import Pauses, RemoteService
 from infrastructure.signing import Keyring
 from interfaces.http.health import Ready

@@ -12,7 +12,8 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
-from infrastructure.embedded import AlreadyRunning, EmbeddedFailed, EmbeddedPostgres
+from infrastructure.embedded import AlreadyRunning, EmbeddedPostgres
+from infrastructure.programs import EmbeddedFailed
 
 ROOT = Path(__file__).parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another user")
