@@ -63,10 +63,18 @@ MEASURES = (
     "heartbeats",
     "rescue",
     "memory",
+    "visualization",
     "video",
     "audit",
     "time_travel",
     "views",
+)
+QUESTIONS = (
+    "What is 15 % of 80?",
+    "Sort the list 5, 2, 9, 1, 7 with bubble sort.",
+    "Find 23 in 2, 5, 8, 12, 16, 23, 38 by binary search.",
+    "A bag holds 3 red and 5 blue marbles. What is the probability of drawing a red one?",
+    "Why do leaves turn red in autumn?",
 )
 DECK = Path(__file__).parents[1] / "examples" / "deck.json"
 LONG_RUN = 100_000
@@ -296,6 +304,20 @@ class Bench:
                     used = psutil.Process(worker.pid).memory_info().rss / 1e6
                     self.note(f"worker's memory after {LONG_RUN // 10 * n:,} jobs, MB", used)
         log.close()
+
+    def visualization(self) -> None:
+        """Questions one after the other, offline: from their creation until the page is checked and shown."""
+        address = self.database()
+        took: list[float] = []
+        with self._api(address) as url, self.processes(address, ["worker"], 1):
+            for question in QUESTIONS * 6:
+                asked = httpx2.post(f"{url}/v1/visualizations", json={"question": question}).raise_for_status().json()
+                done = httpx2.get(f"{url}/v1/jobs/{asked['id']}", headers={"Prefer": "wait=60"}, timeout=90).json()
+                assert done["status"] == "completed", done["error"]
+                created, ended = (datetime.fromisoformat(done[name]) for name in ("created_at", "finished_at"))
+                took.append((ended - created).total_seconds())
+        self.note("offline visualization p50, s", statistics.median(took))
+        self.note("offline visualization p95, s", statistics.quantiles(took, n=20)[-1])
 
     def video(self) -> None:
         """A deck of 100 slides of 1080p: how fast it becomes a video, and what that takes of memory at most."""
