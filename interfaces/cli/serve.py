@@ -143,6 +143,7 @@ async def _serve(settings: Settings, listening: socket.socket, *, announce: bool
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[("X-Content-Type-Options", "nosniff")],
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=settings.proxies or None,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

@@ -23,7 +23,6 @@ async def get_static(request: Request[Any, Any, Any]) -> Response[bytes]:
     headers = {
         "ETag": etag,
         "Cache-Control": "no-cache",
-        "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'",
     }
     if request.headers.get("if-none-match") == etag:

@@ -29,7 +29,6 @@ from interfaces.http.streams import begun
 log = structlog.get_logger()
 UNTRUSTED = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
 """A file that a job made never runs with our origin's rights, and tells nobody the link that led to it."""

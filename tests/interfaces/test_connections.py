@@ -15,12 +15,28 @@ import pytest
 import uvicorn
 import uvloop
 
+from application.keys import Keys
 from interfaces.http import requests
 from interfaces.http.app import create_app
 from interfaces.http.connections import MOST_AHEAD, MOST_DISCARDED, BoundedConnection
 
 PATIENCE = 30.0
 LARGE = 8 * 1024 * 1024
+
+
+class OpenService:
+    """A service without keys, and with nothing else."""
+
+    origins = ()
+
+    def __init__(self) -> None:
+        self.keys = Keys(self)  # type: ignore[arg-type]  # it is asked for no more than these
+
+    def state(self) -> object:
+        return 0
+
+    def all(self) -> list[Any]:
+        return []
 
 
 class Hasty(BoundedConnection):
@@ -180,7 +196,7 @@ def test_a_body_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch, me
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(asyncio.wait_for(create_app(None)(scope, receive, send), PATIENCE))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(create_app(OpenService())(scope, receive, send), PATIENCE))  # type: ignore[arg-type]
     assert sent[0]["status"] == 400
     assert json.loads(sent[1]["body"])["detail"] == "the body did not arrive within 0.1 s"
 

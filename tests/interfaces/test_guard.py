@@ -75,6 +75,11 @@ def test_a_foreign_page_that_asks_first_is_not_let_in(service: "Service", nothin
     assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
+@pytest.mark.parametrize("path", ["/livez", "/v1/jobs", "/v1/jobs/x", "/nowhere", "/", "/schema/openapi.json"])
+def test_no_answer_is_taken_for_what_it_does_not_say_it_is(api: str, path: str) -> None:
+    assert httpx2.get(f"{api}{path}").headers["x-content-type-options"] == "nosniff"
+
+
 def test_head_is_answered_wherever_get_is(api: str) -> None:
     for path in ("/livez", "/v1/jobs", "/schema/openapi.json"):
         got, head = httpx2.get(f"{api}{path}"), httpx2.head(f"{api}{path}")
