@@ -23,7 +23,8 @@ BINS = 12
 BIN = timedelta(minutes=5)
 MOST_RUNNING = 8
 CHART = 120
-"""The height of the chart's bars in pixels."""
+"""The height of the chart in pixels, of which the highest bar leaves `HEADROOM` for its number."""
+HEADROOM = 18
 
 
 class Bin(Struct, frozen=True):
@@ -98,7 +99,7 @@ async def show_projections(request: Request[Any, Any, Any]) -> Response[str]:
 
 
 def _bins(stats: Sequence[StatsView]) -> list[Bin]:
-    """The chart's bars, the highest of which fills it."""
+    """The chart's bars."""
     counts = [(sum(lane.completed for lane in s.items), sum(lane.failed for lane in s.items)) for s in stats]
     most = max(max(completed + failed for completed, failed in counts), 1)
     return [
@@ -107,8 +108,8 @@ def _bins(stats: Sequence[StatsView]) -> list[Bin]:
             completed,
             failed,
             round(100 / len(stats) * n, 2),
-            round(completed / most * CHART),
-            round(failed / most * CHART),
+            round(completed / most * (CHART - HEADROOM)),
+            round(failed / most * (CHART - HEADROOM)),
         )
         for n, (window, (completed, failed)) in enumerate(zip(stats, counts, strict=True))
     ]

@@ -16,7 +16,7 @@ ENDS: dict[str, Outcome] = {
     "job.released": "released",
     "job.cancelled": "cancelled",
 }
-LANE = 46
+LANE = 50
 """The height of a lane in pixels; the first one is of those who ask."""
 LETTER = 2.3
 """The width that a letter needs, in percent of a narrow picture."""

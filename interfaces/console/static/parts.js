@@ -1,32 +1,35 @@
 // Parts of a page are fetched anew and replaced where the server says something else than before.
 import { connection } from "./connection.js";
 
-const EVERY = 2000;
+const EVERY = 2000; // milliseconds; `data-again="2"` is every second time
 const told = new Map();
-let under_way = null;
-let once_more = false;
+let underWay = null;
+let onceMore = false;
 
 export function begin() {
   for (const part of document.querySelectorAll("[data-part]")) told.set(part.id, part.innerHTML);
+  let time = 0;
   setInterval(() => {
-    if (document.visibilityState === "visible" && document.querySelector("[data-again]")) refresh();
+    time += 1;
+    const due = [...document.querySelectorAll("[data-again]")].some((part) => time % (part.dataset.again || 1) === 0);
+    if (due && document.visibilityState === "visible") refresh();
   }, EVERY);
 }
 
 // Whether the server answered. Asked for while one is under way, it is done once more after it.
 export async function refresh() {
-  if (under_way) {
-    once_more = true;
-    return under_way;
+  if (underWay) {
+    onceMore = true;
+    return underWay;
   }
-  under_way = load(location.href).finally(() => {
-    under_way = null;
-    if (once_more) {
-      once_more = false;
+  underWay = load(location.href).finally(() => {
+    underWay = null;
+    if (onceMore) {
+      onceMore = false;
       refresh();
     }
   });
-  return under_way;
+  return underWay;
 }
 
 async function load(address) {
@@ -67,13 +70,16 @@ function replace(fresh) {
       if (open.has(details.id)) details.open = open.get(details.id);
     }
     if (focused) again(part, focused)?.focus();
-    part.dispatchEvent(new CustomEvent("replaced", { bubbles: true }));
   }
+  document.dispatchEvent(new Event("refreshed"));
 }
 
-// Somebody is typing there: what is typed is not taken away.
+// Somebody has filled in something there: that is not taken away.
 function busy(part) {
-  return [...part.querySelectorAll("input:not([type=range]):not([type=checkbox]), textarea")].some((field) => field.value !== field.defaultValue);
+  return [...part.querySelectorAll("input:not([type=range]), textarea, select")].some((field) => {
+    if (field.type === "checkbox") return field.checked !== field.defaultChecked;
+    return field.matches("select") ? field.selectedIndex > 0 : field.value !== field.defaultValue;
+  });
 }
 
 function again(part, focused) {

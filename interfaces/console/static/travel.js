@@ -16,10 +16,9 @@ export function travel() {
     say();
     refresh();
   });
-  document.addEventListener("replaced", ({ target }) => {
-    if (target.id !== "travel") return;
+  document.addEventListener("refreshed", () => {
     const newest = slider.value === slider.max && !location.search;
-    slider.max = target.dataset.last;
+    slider.max = document.getElementById("travel").dataset.last;
     if (newest) slider.value = slider.max;
     say();
   });
