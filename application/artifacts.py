@@ -66,6 +66,26 @@ class Upload(Struct, frozen=True):
     new: bool
 
 
+class Incoming(Struct):
+    """A file on its way: of whose attempt, under which name, with which SHA-256 if that is known, and who sends it.
+
+    Raises Invalid for a bad name or media type.
+    """
+
+    worker: str
+    job_id: UUID
+    attempt: int
+    name: str
+    media_type: str
+    sha256: str | None = None
+    trace: str | None = None
+    by: str | None = None
+
+    def __post_init__(self) -> None:
+        self.name = checked_name(self.name)
+        check_media_type(self.media_type)
+
+
 class Artifacts:
     """Saves files for jobs: first the content, then the event that names it."""
 
@@ -81,9 +101,7 @@ class Artifacts:
 
         Raises Invalid for a bad name or media type, LeaseLost without the lease, StoreUnavailable.
         """
-        name = checked_name(name)
-        check_media_type(media_type)
-        return await self._save(worker, job_id, attempt, name, pieces(content), media_type)
+        return await self._save(Incoming(worker, job_id, attempt, name, media_type), pieces(content))
 
     async def upload(
         self,
@@ -101,12 +119,9 @@ class Artifacts:
 
         Nothing of it is read when the worker does not hold the attempt. Raises Invalid when `sha256` is not its hash.
         """
-        name = checked_name(name)
-        check_media_type(media_type)
+        file = Incoming(worker, job_id, attempt, name, media_type, sha256, trace, by)
         holding = await self._reports.hold(worker, job_id, attempt)
-        saving = asyncio.ensure_future(
-            self._save(worker, job_id, attempt, name, content, media_type, sha256, trace, by)
-        )
+        saving = asyncio.ensure_future(self._save(file, content))
         beating = asyncio.ensure_future(self._beat(worker, job_id, attempt, holding.heartbeat_timeout / 3))
         try:
             await asyncio.wait({saving, beating}, return_when=asyncio.FIRST_COMPLETED)
@@ -117,7 +132,7 @@ class Artifacts:
             saving.cancel()
             beating.cancel()
             await asyncio.gather(saving, beating, return_exceptions=True)
-        return Upload(artifact, holding.artifacts.get(name) != artifact)
+        return Upload(artifact, holding.artifacts.get(file.name) != artifact)
 
     def read(self, sha256: str, start: int, end: int) -> AsyncIterator[bytes]:
         """See the port, `ArtifactStore.read`."""
@@ -132,26 +147,16 @@ class Artifacts:
                 f"the content of {artifact.name!r} (sha256 {artifact.sha256}) is not in the store"
             ) from error
 
-    async def _save(
-        self,
-        worker: str,
-        job_id: UUID,
-        attempt: int,
-        name: str,
-        content: AsyncIterator[bytes],
-        media_type: str,
-        sha256: str | None = None,
-        trace: str | None = None,
-        by: str | None = None,
-    ) -> Artifact:
+    async def _save(self, file: Incoming, content: AsyncIterator[bytes]) -> Artifact:
         async def admit(stored: Stored) -> None:
-            if sha256 not in (None, stored.sha256):
+            if file.sha256 not in (None, stored.sha256):
                 raise Invalid(FieldError("Content-Digest", f"the SHA-256 of what arrived is {stored.sha256} in hex"))
-            await self._hold(stored.sha256, job_id, attempt)
+            await self._hold(stored.sha256, file.job_id, file.attempt)
 
         stored = await self._store.save(content, LARGEST_FILE, admit)
-        artifact = Artifact(name=name, sha256=stored.sha256, size=stored.size, media_type=media_type)
-        await self._reports.say(worker, ArtifactReport(job_id=job_id, attempt=attempt, artifact=artifact), trace, by)
+        artifact = Artifact(name=file.name, sha256=stored.sha256, size=stored.size, media_type=file.media_type)
+        report = ArtifactReport(job_id=file.job_id, attempt=file.attempt, artifact=artifact)
+        await self._reports.say(file.worker, report, file.trace, file.by)
         return artifact
 
     async def _hold(self, sha256: str, job_id: UUID, attempt: int) -> None:

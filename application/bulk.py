@@ -10,7 +10,21 @@ from msgspec.json import decode, encode
 
 from application.errors import ApplicationError
 from application.handlers import Handler, JobContext, handler_for
-from application.jobs import Asked, Cancel, Filter, Jobs, ListedStatus, Moment, Name, NewJob, Reason, Requeue, Retry
+from application.jobs import (
+    Asked,
+    Cancel,
+    Filter,
+    Jobs,
+    Label,
+    ListedStatus,
+    Moment,
+    Name,
+    NewJob,
+    Reason,
+    Requeue,
+    Retry,
+    names_and_values,
+)
 from application.ledger import Batch
 from domain.job import Cause, Job
 from domain.refusals import Refused
@@ -35,13 +49,7 @@ class BulkFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     status: Annotated[list[ListedStatus], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
     kind: Annotated[list[Name], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
     queue: Annotated[list[Name], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
-    label: (
-        Annotated[
-            list[Annotated[str, Meta(pattern=r"^[^:\u0000]+:[^\u0000]*$", description="name:value")]],
-            Meta(min_length=1, max_length=100),
-        ]
-        | UnsetType
-    ) = UNSET
+    label: Annotated[list[Label], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
     worker: Annotated[list[Name], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
     created_after: Moment | UnsetType = UNSET
     created_before: Moment | UnsetType = UNSET
@@ -60,7 +68,7 @@ class BulkFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
             status=status,
             kind=tuple(self.kind or ()),
             queue=tuple(self.queue or ()),
-            label=tuple((name, value) for name, _, value in (label.partition(":") for label in self.label or ())),
+            label=names_and_values(self.label or ()),
             worker=tuple(self.worker or ()),
             created_after=self.created_after or None,
             created_before=self.created_before or None,

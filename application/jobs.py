@@ -277,6 +277,14 @@ class Requeue(Struct, frozen=True, kw_only=True):
         return _accepted(self.asked.key, [job], batch.record(job, events), batch)
 
 
+Label: TypeAlias = Annotated[str, Meta(pattern=r"^[^:\u0000]+:[^\u0000]*$", description="name:value")]
+
+
+def names_and_values(labels: Sequence[Label]) -> tuple[tuple[str, str], ...]:
+    """Labels as a filter has them."""
+    return tuple((name, value) for name, _, value in (label.partition(":") for label in labels))
+
+
 class Filter(Struct, frozen=True, kw_only=True):
     """Which jobs to list: each field's values are alternatives, the fields all hold. Empty means any."""
 

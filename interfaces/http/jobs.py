@@ -22,6 +22,7 @@ from application.jobs import (
     Filter,
     Jobs,
     JobView,
+    Label,
     ListedStatus,
     Moment,
     Name,
@@ -29,6 +30,7 @@ from application.jobs import (
     Reason,
     Requeue,
     Sort,
+    names_and_values,
 )
 from application.payload import check_size
 from application.why import why
@@ -124,7 +126,7 @@ class JobsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     status: list[ListedStatus] = []
     kind: list[Name] = []
     queue: list[Name] = []
-    label: list[Annotated[str, Meta(pattern=r"^[^:\u0000]+:[^\u0000]*$", description="name:value")]] = []
+    label: list[Label] = []
     worker: list[Name] = []
     created_after: Moment | None = None
     created_before: Moment | None = None
@@ -138,7 +140,7 @@ class JobsQuery(Struct, frozen=True, forbid_unknown_fields=True):
             status=tuple(self.status),
             kind=tuple(self.kind),
             queue=tuple(self.queue),
-            label=tuple((label.partition(":")[0], label.partition(":")[2]) for label in self.label),
+            label=names_and_values(self.label),
             worker=tuple(self.worker),
             created_after=self.created_after,
             created_before=self.created_before,
