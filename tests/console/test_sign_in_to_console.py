@@ -23,11 +23,15 @@ PAGES = {
 
 @pytest.fixture(scope="module")
 def secrets(dsn: str) -> Iterator[dict[str, str]]:
-    """A key of each role."""
+    """A key of each role, and one of a namespace."""
     database = Database(dsn)
     store = PostgresKeys(database)
     roles: tuple[Role, ...] = ("admin", "client", "worker", "auditor", "operator")
-    yield {role: make_key(store, NewKey(name=f"the-{role}", role=role), "test").secret for role in roles}
+    made: dict[str, str] = {
+        role: make_key(store, NewKey(name=f"the-{role}", role=role), "test").secret for role in roles
+    }
+    made["of-a"] = make_key(store, NewKey(name="of-a", role="client", namespace="a"), "test").secret
+    yield made
     database.close()
 
 
@@ -91,6 +95,18 @@ def test_each_role_finds_its_own_pages_and_actions(
         expect(page.locator("#state .badge")).to_have_text("cancelled")
         events = closed.http.get(f"/v1/jobs/{id}/events").json()["items"]
         assert events[-1]["by"] == f"key:the-{role}"
+
+
+def test_jobs_of_another_namespace_are_as_if_there_were_none(
+    closed: Console, look: Look, secrets: dict[str, str]
+) -> None:
+    id = closed.create(queue="default-namespace")
+    page = signed_in(look, closed, secrets["of-a"], "/jobs", strict=False)
+    expect(page.get_by_text("Nothing here yet")).to_be_visible()
+    for path in (f"/jobs/{id}", f"/jobs/{id}?at_version=1"):
+        answer = page.goto(f"{closed.url}{path}")
+        assert answer is not None
+        assert answer.status == 404
 
 
 def test_a_worker_is_told_that_there_is_nothing_to_see(closed: Console, look: Look, secrets: dict[str, str]) -> None:
