@@ -114,6 +114,13 @@ class Line:
         return cast(Answer, self.heard.get())
 
     def _listen(self) -> None:
+        try:
+            self._hear()
+        finally:
+            os._exit(1)  # the worker is gone, whether it hung up or was killed amid a word, and with it the lease
+
+    def _hear(self) -> None:
+        """Take up what the worker says, until it hangs up."""
         decode = msgspec.json.Decoder(FromWorker).decode
         words = self._end.makefile("rb")
         while len(length := words.read(LENGTH_BYTES)) == LENGTH_BYTES:
@@ -124,7 +131,6 @@ class Line:
                 if isinstance(word, Begin):
                     self.stop.clear()
                 self.heard.put(word)
-        os._exit(1)  # the worker is gone, and with it the lease
 
 
 class PlainContext:

@@ -123,7 +123,8 @@ class Process:
             self.stop(30)
         except subprocess.TimeoutExpired:
             self.kill()
-        self._reader.join(10)
+        self._reader.join(30)
+        assert not self._reader.is_alive(), "something that it started outlives it, and has its output"
         assert self.process.stdout
         self.process.stdout.close()
 

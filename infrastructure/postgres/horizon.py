@@ -77,6 +77,8 @@ class Horizon:
     def __init__(self) -> None:
         self.asked_for = threading.Event()
         """Set while looks are wanted."""
+        self.look_took = 0.0
+        """Seconds, of the last look."""
         self._lock = threading.Lock()
         self._asked: dict[Ready, float] = {}
         self._covered: set[tuple[str, str | None]] = set()
@@ -153,6 +155,7 @@ class Horizon:
         with self._lock:
             self._covered = {pair for wanted in look.covered for pair in _pairs(wanted)}
             self._good_until = at + max(STALE, LOOKS_MISSED * took)
+            self.look_took = took
             for lane in look.before.keys() - look.heads.keys():
                 if any(_is_wanted(lane, wanted) for wanted in look.covered) and at - self._alive[lane] <= REMEMBERED:
                     self._move(lane, edge)

@@ -1,19 +1,27 @@
 """Plain handlers run in processes of their own: they record as others do, are stopped, and may die."""
 
 import asyncio
+import json
 import os
+import select
+import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import psutil  # type: ignore[import-untyped]
 import pytest
 from msgspec import Raw
 
+from application.claims import ClaimedJob
 from application.handlers import Handler, JobContext, PlainJobContext, handler_for, handles
 from application.jobs import Cancel, Retry
+from application.plain import LENGTH_BYTES, Begin
 from application.processes import PROGRAM
 from application.worker import Room
 from domain.events import Failed, Progressed
@@ -198,6 +206,40 @@ def test_a_worker_holds_no_more_plain_jobs_than_it_has_processes_whatever_its_ca
                     assert (await shop.finished(id)).attempt == 1
 
     play(story)
+
+
+def test_its_process_ends_when_the_worker_is_killed_before_it_read_what_was_said() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        program = [sys.executable, "-c", PROGRAM, json.dumps(sys.path), str(theirs.fileno())]
+        process = subprocess.Popen(program, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+    try:
+        begin = msgspec.json.encode(Begin(job=claimed(), address="nowhere:at_all", retired=[]))
+        ours.sendall(len(begin).to_bytes(LENGTH_BYTES, "big") + begin)
+        assert select.select([ours], [], [], 60)[0], "it did not say how its handler ended"
+        ours.close()  # unread, so that the other end is reset
+        assert process.wait(60) == 1
+    finally:
+        process.kill()
+        process.wait()
+
+
+def claimed() -> ClaimedJob:
+    return ClaimedJob(
+        id=uuid4(),
+        kind="work",
+        queue="default",
+        attempt=1,
+        input=Raw(b"null"),
+        steps={},
+        handles={},
+        deadline=None,
+        lease_expires_at=datetime.now(UTC),
+        heartbeat_timeout=30,
+        time_limit=None,
+        progress=0,
+        trace=None,
+    )
 
 
 def test_what_processes_do_in_a_tenth_of_a_second_is_held_ahead() -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, LiteralString, Self
 from uuid import UUID
@@ -18,6 +18,7 @@ from application.ledger import Ready
 from application.reports import Decided, Say
 from application.rescue import MissHeartbeat
 from domain.job import Cause
+from domain.refusals import Refused
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.jobs import PostgresViews
 from infrastructure.postgres.leases import PostgresLeases
@@ -76,10 +77,12 @@ class Node:
         """Start up to `count` jobs that are ready, as a claim does."""
         wanted = Ready((queue,), kinds)
         with self.ledger.batch(claim=(wanted, count)) as batch:
-            jobs = batch.ready(wanted, count)
-            for job in jobs:
-                batch.record(job, job.start(worker, Cause(batch.now, f"worker:{worker}")), claim_id=claim_id)
-            return [job.id for job in jobs]
+            started = []
+            for job in batch.ready(wanted, count):
+                with suppress(Refused):  # it became due between the batch's moment and the scan
+                    batch.record(job, job.start(worker, Cause(batch.now, f"worker:{worker}")), claim_id=claim_id)
+                    started.append(job.id)
+            return started
 
     def say(self, report: Decided, worker: str = "w1") -> Any:
         return self.one(Say(report=report, worker=worker))
