@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -26,6 +27,8 @@ PATIENCE = 60.0
 def pytest_configure() -> None:
     """End like Ctrl-C when told to end, so that fixtures stop what they started."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one takes its time
+    hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

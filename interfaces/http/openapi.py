@@ -69,7 +69,8 @@ def describe(operations: Sequence[Operation] = OPERATIONS) -> Json:
 async def get_description(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Of what this server answers: the older calls may be switched off."""
     served = {route.path_format for route in request.app.routes}
-    description = describe([operation for operation in OPERATIONS if operation.path in served])
+    switched_off = {"/presentations/{job_id}", "/api/process/{job_id}"} - served
+    description = describe([operation for operation in OPERATIONS if operation.path not in switched_off])
     return Response(encode(description), media_type="application/vnd.oai.openapi+json;version=3.1")
 
 

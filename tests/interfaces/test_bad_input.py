@@ -401,7 +401,7 @@ def test_options_tells_all_methods_of_an_address(service: "Service") -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v2/jobs", "/v1/jobs/7/8/9", "/v1/%00", "/../etc/passwd", "/%2e%2e/%2e%2e"]
+    "path", ["/nowhere", "/v1", "/v2/jobs", "/v1/jobs/7/8/9", "/v1/%00", "/../etc/passwd", "/%2e%2e/%2e%2e"]
 )
 def test_an_address_with_nothing_there_is_not_found(service: "Service", path: str) -> None:
     service.problem(service.http.get(path), 404, "not-found")
