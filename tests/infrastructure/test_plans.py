@@ -183,7 +183,7 @@ FILTERS: dict[str, tuple[dict[str, Any], int]] = {
     ),
     # What waits is not kept apart by namespace: 200 000 jobs of the other one are passed over.
     "another namespace": ({"namespace": "other"}, 260_000),
-    "all namespaces": ({"namespace": None}, 20_000),
+    "all namespaces": ({"namespace": None}, 6 * LANES * PAGE + LEASES),
     "status in all namespaces": ({"namespace": None, "status": ("failed",)}, 2 * LANES * PAGE),
     "queue in all namespaces": ({"namespace": None, "queue": ("queue-3",)}, 2 * LANES * PAGE + LEASES),
     "status and kind": ({"status": ("failed",), "kind": ("kind-1",)}, LANES * PAGE),
