@@ -195,7 +195,8 @@ class Claims:
         for n, claim in enumerate(claims):
             if known[n]:
                 continue
-            wanted = Ready(tuple(queue for queue in claim.wanted.queues if queue not in paused), claim.wanted.kinds)
+            wanted = claim.wanted
+            wanted = Ready(tuple(queue for queue in wanted.queues if queue not in paused), wanted.kinds)
             if wanted.queues:
                 groups.setdefault(wanted, []).append(n)
             else:

@@ -43,7 +43,7 @@ class RateLimited(ApplicationError):
         self.retry_after = retry_after
 
 
-class KeyRefused(ApplicationError):
+class KeyConflict(ApplicationError):
     """There is such a key already, or what is asked would lock everybody out."""
 
     code = "conflict"
@@ -109,11 +109,11 @@ class KeyStore(Protocol):
         ...
 
     def add(self, new: NewKey, digest: bytes, by: str) -> Key | None:
-        """Keep a new key; None when its name is taken. Raises KeyRefused for a first one that is no admin's."""
+        """Keep a new key; None when its name is taken. Raises KeyConflict for a first one that is no admin's."""
         ...
 
     def revoke(self, id: UUID, by: str) -> Key | None:
-        """Revoke a key; None for an unknown one. Raises KeyRefused for the last admin's."""
+        """Revoke a key; None for an unknown one. Raises KeyConflict for the last admin's."""
         ...
 
     def note_use(self, ids: Sequence[UUID]) -> None:
@@ -195,13 +195,13 @@ class Keys:
         return any(key.id == key_id and key.revoked_at is not None for key in known.values())
 
     async def create(self, new: NewKey, by: str) -> CreatedKey:
-        """Make a key. Raises Invalid, and KeyRefused for a taken name and for a first one that is no admin's."""
+        """Make a key. Raises Invalid, and KeyConflict for a taken name and for a first one that is no admin's."""
         created = await asyncio.to_thread(make_key, self._store, new, by)
         await self.look()
         return created
 
     async def revoke(self, id: UUID, by: str) -> Key:
-        """Revoke a key, for good; again does nothing. Raises NotFound, and KeyRefused for the last admin's."""
+        """Revoke a key, for good; again does nothing. Raises NotFound, and KeyConflict for the last admin's."""
         revoked = await asyncio.to_thread(self._store.revoke, id, by)
         if revoked is None:
             raise NotFound(f"there is no key {id}")
@@ -234,13 +234,13 @@ class Keys:
 
 
 def make_key(store: KeyStore, new: NewKey, by: str) -> CreatedKey:
-    """Blocks. Raises Invalid, and KeyRefused for a name that is taken and for a first one that is no admin's."""
+    """Blocks. Raises Invalid, and KeyConflict for a name that is taken and for a first one that is no admin's."""
     if new.namespace is not None and new.role in EVERYWHERE:
         raise Invalid(FieldError("namespace", f"limits no {new.role} key; leave it out, or choose another role"))
     secret = f"jl_{new.role}_{secrets.token_urlsafe(32)}"
     key = store.add(new, hashlib.sha256(secret.encode()).digest(), by)
     if key is None:
-        raise KeyRefused(f"there is a key {new.name!r} already; names stand in the history for ever: choose another")
+        raise KeyConflict(f"there is a key {new.name!r} already; names stand in the history for ever: choose another")
     return CreatedKey(key=key, secret=secret)
 
 

@@ -19,8 +19,8 @@ from infrastructure.postgres.database import Database
 from infrastructure.postgres.jobs import PostgresViews
 from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
+from infrastructure.postgres.log_verification import Verifier, plan
 from infrastructure.postgres.seal import PostgresSeal
-from infrastructure.postgres.verification import Verifier, plan
 from infrastructure.signing import Keyring
 
 JOBS = 130_000

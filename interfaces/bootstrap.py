@@ -32,6 +32,7 @@ from application.handlers import Handler, handler_for, registry
 from application.jobs import Jobs
 from application.keys import Keys, KeyStore
 from application.language import LanguageModel
+from application.log_verification import Unit, Verification
 from application.presentation import KIND as PRESENTATION
 from application.presentation import absent, presentation_handler
 from application.projector import Projector
@@ -42,7 +43,6 @@ from application.signed_links import SignedLinks
 from application.studio import studio_handler
 from application.sweeper import Sweeper, Swept
 from application.upkeep import Upkeep
-from application.verification import Unit, Verification
 from application.verifier import Verifier
 from application.visualization import KIND as VISUALIZATION
 from application.visualization import visualization_handler
@@ -66,6 +66,7 @@ from infrastructure.postgres.keys import PostgresKeys
 from infrastructure.postgres.leases import PostgresLeases
 from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
+from infrastructure.postgres.log_verification import plan, start_verifier, verify_unit
 from infrastructure.postgres.notifications import Listener, Notifier
 from infrastructure.postgres.operations import PostgresOperations
 from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, PostgresLog
@@ -73,12 +74,12 @@ from infrastructure.postgres.queues import PausedQueues
 from infrastructure.postgres.schema import Health, SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
 from infrastructure.postgres.seal import PostgresAccesses, PostgresSeal
-from infrastructure.postgres.verification import plan, start_verifier, verify_unit
 from infrastructure.postgres.verifications import PostgresVerifications
 from infrastructure.postgres.why import PostgresFacts
 from infrastructure.programs import EmbeddedFailed, programs_version
 from infrastructure.remote import Pauses, RemoteService
 from infrastructure.signing import Keyring
+from infrastructure.video.local import render
 from interfaces.http.health import Ready
 from interfaces.http.metrics import Metrics
 from interfaces.settings import Settings
@@ -298,8 +299,6 @@ def handlers(settings: Settings) -> dict[str, Handler]:
         entry_point.load()
     model, browser = language_model(settings), Chromium(find_chromium())
     visualize = handler_for(VISUALIZATION, visualization_handler(model, browser))
-    from infrastructure.video.local import render  # its import takes most of a second
-
     present = presentation_handler({"local": handler_for(PRESENTATION, render), "elai": elai_renderer(settings)})
     return {VISUALIZATION: visualize, PRESENTATION: present, **registry}
 

@@ -2,8 +2,7 @@
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -219,11 +218,3 @@ def open_for_work(film: bytes, port: int = 0) -> Iterator[Elai]:
             studio.closing.set()
             studio.shutdown()
             thread.join()
-
-
-def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait for a condition of the studio's."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.02)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from application.keys import Key, KeyRefused, NewKey
+from application.keys import Key, KeyConflict, NewKey
 from infrastructure.postgres.database import Database
 
 COLUMNS = """
@@ -48,7 +48,7 @@ class PostgresKeys:
         with self._database.connection() as connection, connection.transaction():
             connection.execute(LOCK)
             if new.role != "admin" and not _other_admins(connection, None):
-                raise KeyRefused(
+                raise KeyConflict(
                     "there is no admin key, and without one nobody could make another; make an admin key first"
                 )
             values = (new.name, new.role, new.namespace, new.rate, digest, by)
@@ -63,7 +63,7 @@ class PostgresKeys:
                 return None
             key = _key(row)
             if key.role == "admin" and key.revoked_at is None and not _other_admins(connection, id):
-                raise KeyRefused(f"{key.name!r} is the last admin key; make another one first")
+                raise KeyConflict(f"{key.name!r} is the last admin key; make another one first")
             connection.execute(REVOKE, (by, id), binary=True)
             return _key(connection.execute(ONE, (id,), binary=True).fetchone())
 

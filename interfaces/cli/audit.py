@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from application.verification import Checked, Verification
+from application.log_verification import Checked, Verification
 from domain.notes import read_verifier_key
 from interfaces.bootstrap import LogVerifier, configure_logs, embedded, sealing_keys
 from interfaces.settings import Settings

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from application.errors import FieldError, Invalid, NotFound
-from application.keys import CreatedKey, Key, KeyRefused, NewKey, make_key
+from application.keys import CreatedKey, Key, KeyConflict, NewKey, make_key
 from interfaces.bootstrap import configure_logs, embedded, key_store
 from interfaces.http.guard import is_loopback
 from interfaces.http.keys import KeyPage
@@ -97,13 +97,13 @@ def _over_http(settings: Settings, given: argparse.Namespace) -> int:
 
 
 def _good(response: httpx2.Response) -> bytes:
-    """The answer. Raises KeyRefused with the words of a problem."""
+    """The answer. Raises KeyConflict with the words of a problem."""
     if response.status_code >= 400:
         try:
             problem = response.json()
-            raise KeyRefused(f"{problem['title']}: {problem['detail']}")
+            raise KeyConflict(f"{problem['title']}: {problem['detail']}")
         except (ValueError, KeyError, TypeError):
-            raise KeyRefused(f"HTTP {response.status_code}") from None
+            raise KeyConflict(f"HTTP {response.status_code}") from None
     return response.content
 
 

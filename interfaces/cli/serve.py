@@ -135,7 +135,7 @@ class _Server(uvicorn.Server):
 
 async def _serve(settings: Settings, listening: socket.socket, *, announce: bool) -> None:
     service = Service(settings)
-    duties = _background(service)
+    duties = asyncio.gather(_background(service), service.keys.run())
     _collect_rarely()
     config = uvicorn.Config(
         create_app(service, older_pollers=settings.older_pollers == "on"),
@@ -209,7 +209,6 @@ def _background(service: Service) -> "asyncio.Future[Any]":
     return asyncio.gather(
         service.rescue.run(),
         service.upkeep.run(),
-        service.keys.run(),
         service.following.run(service.news.tell),
         service.claimers.run(),
         service.alarm.run(),

@@ -124,7 +124,7 @@ def create_app(service: Any, *, older_pollers: bool = True) -> ASGIApp:
             console(),
             *([poll_presentation, poll_visualization] if older_pollers else []),
         ],
-        state=State({"service": service}),
+        state=State({"service": service, "older_pollers": older_pollers}),
         guards=[may],
         exception_handlers={Exception: answer_problem},
         before_send=[_allow_all_methods],

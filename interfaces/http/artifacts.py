@@ -16,10 +16,10 @@ from msgspec import Struct
 from msgspec.json import encode
 
 from application.artifacts import LARGEST_FILE, Artifacts, checked_name
-from application.errors import FieldError, Invalid, NotFound
+from application.errors import FieldError, Forbidden, Invalid, NotFound
 from application.jobs import ArtifactView, JobView, Name
 from interfaces.http.answers import JSON
-from interfaces.http.guard import READER, WORKER
+from interfaces.http.guard import READER, WORKER, caller_of
 from interfaces.http.jobs import NoQuery
 from interfaces.http.problems import HTTPProblem
 from interfaces.http.requests import attempt, header, header_list, job_id, key_actor, namespace, query, trace
@@ -55,11 +55,15 @@ async def list_artifacts(request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(encode(ArtifactPage((await linked(request, job)).artifacts)), media_type=JSON)
 
 
-@get("/v1/jobs/{job_id:str}/artifacts/{name:path}", roles=READER, signed=True)
+@get("/v1/jobs/{job_id:str}/artifacts/{name:path}", roles=(*READER, "worker"), signed=True)
 async def get_artifact(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
+    """A worker reads what an attempt before its own has made, while the job runs."""
     link, id, name = query(request, LinkQuery), job_id(request), _name(request)
     await check_link(request, artifact_path(id, name), link)
     job: JobView = await request.app.state.service.jobs.get(id, namespace(request))
+    caller = caller_of(request.scope)
+    if caller and caller.role == "worker" and job.status not in ("running", "cancelling"):
+        raise Forbidden(f"job {job.id} is {job.status}; a worker's key reads the files of jobs that run")
     artifact = next((a for a in job.artifacts if unicodedata.normalize("NFC", a.name) == name), None)
     if artifact is None:
         raise NotFound(f"job {job.id} has no file {name!r}")

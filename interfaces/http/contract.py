@@ -1,9 +1,5 @@
 """The contract: every call that clients may make, what it takes, and what it answers."""
 
-from typing import Any
-
-from msgspec import Struct
-
 from application.audit import Consistency, Inclusion
 from application.bulk import Counted
 from application.claims import Claim
@@ -41,6 +37,7 @@ from interfaces.http.jobs import (
 )
 from interfaces.http.keys import KeyPage
 from interfaces.http.older_pollers import OlderError, OlderPresentation, OlderVisualization
+from interfaces.http.operation import ID, Answer, Operation, content_of
 from interfaces.http.operations import (
     Because,
     FailurePage,
@@ -56,101 +53,11 @@ from interfaces.http.operations import (
     WorkersQuery,
 )
 from interfaces.http.presentations import PresentationView
-from interfaces.http.requests import ENTITY_TAGS, IDEMPOTENCY_KEY, LONGEST_KEY
 from interfaces.http.signed_links import LinkQuery
 from interfaces.http.streams import NDJSON, SSE
 from interfaces.http.visualizations import VisualizationView
 from interfaces.http.workers import ClaimedJobs, ReportResults, ReportsRequest
 
-Json = dict[str, Any]
-ID = "01a20032-d14b-79ae-8f97-c9b5fd507266"
-"""The job of the examples."""
-
-
-class Answer(Struct, frozen=True):
-    """A response that is no problem."""
-
-    status: int
-    description: str
-    body: type | None = None
-    or_body: type | None = None
-    media_type: str = "application/json"
-    also: tuple[str, ...] = ()
-    headers: tuple[str, ...] = ()
-
-
-def content_of(media_type: str) -> tuple[Answer, ...]:
-    """The answers of a file, whole or in part."""
-    return (
-        Answer(200, "The content", media_type=media_type, headers=("ETag",)),
-        Answer(206, "A part of it", media_type=media_type, headers=("ETag", "Content-Range")),
-        Answer(304, "The caller has it", headers=("ETag",)),
-    )
-
-
-class Operation(Struct, frozen=True, kw_only=True):
-    """One call of the contract."""
-
-    method: str
-    path: str
-    id: str
-    summary: str
-    tag: str
-    answers: tuple[Answer, ...]
-    problems: tuple[str, ...] = ()
-    query: type | None = None
-    body: type | None = None
-    example: Any = None
-    request_headers: tuple[str, ...] = ()
-    upload: bool = False
-    file: bool = False
-    description: str = ""
-
-
-HEADERS: dict[str, Json] = {
-    "ETag": {
-        "description": 'The version of the job, or the SHA-256 of the file, quoted: "3"',
-        "schema": {"type": "string"},
-    },
-    "Location": {"description": "Where the job or the file is", "schema": {"type": "string"}},
-    "Link": {"description": 'The next page, rel="next"', "schema": {"type": "string"}},
-    "Idempotency-Replayed": {
-        "description": "true when the key was used before and this is the job of that time",
-        "schema": {"type": "string", "enum": ["true"]},
-    },
-    "Preference-Applied": {"description": "How long the answer was held at most", "schema": {"type": "string"}},
-    "Cache-Control": {"description": "How long the answer may be kept", "schema": {"type": "string"}},
-    "Content-Disposition": {"description": "A name for the file", "schema": {"type": "string"}},
-    "Content-Range": {"description": "Which bytes these are", "schema": {"type": "string"}},
-    "Retry-After": {"description": "Seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
-}
-REQUEST_HEADERS: dict[str, Json] = {
-    "Idempotency-Key": {
-        "description": "A name for this request, kept for 24 hours: sent again, it is answered with the same jobs.",
-        "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY, "maxLength": LONGEST_KEY},
-    },
-    "If-Match": {
-        "description": 'Act only on this version of the job: "3"',
-        "schema": {"type": "string", "pattern": ENTITY_TAGS},
-        "example": '"3"',
-    },
-    "If-None-Match": {"description": 'Answer 304 for this version: "3"', "schema": {"type": "string"}},
-    "Prefer": {
-        "description": "wait=20: hold the answer, 60 s at most, until the job moves on from the version that "
-        "If-None-Match names or, without one, has finished; proofs and bundles, until the event is sealed.",
-        "schema": {"type": "string"},
-    },
-    "Last-Event-ID": {
-        "description": "Go on after this message.",
-        "schema": {"type": "string", "pattern": "^[0-9]{0,19}$"},
-    },
-    "Range": {"description": "Which bytes to send: bytes=0-999", "schema": {"type": "string"}},
-    "If-Range": {"description": "Send a part only of this version, else the whole", "schema": {"type": "string"}},
-    "Content-Digest": {
-        "description": "The SHA-256 that the content must have (RFC 9530): sha-256=:<base64>:",
-        "schema": {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
-    },
-}
 STREAMS = (NDJSON, SSE)
 READS = ("not-found", "unavailable", "internal")
 WRITES = ("too-large", "unsupported-media-type", "unavailable", "internal")
@@ -160,6 +67,8 @@ BY_A_JOB = (
     "A dry run counts up to 10 000 jobs. Else a job of kind `bulk` moves those that were there before it, with "
     "progress; its result is `{matched, changed, refused: {code: count}}`, and it can be cancelled like any other."
 )
+OLDER_POLLERS = "older pollers"
+"""The tag of the calls that may be switched off."""
 OLDER = (
     "JOBLEDGER_OLDER_POLLERS=off removes this call; new front ends use /v1. A cancelled job has failed, one that is "
     "being cancelled is processing, and `success` is true for every job that is known. Query parameters are ignored."
@@ -600,7 +509,7 @@ OPERATIONS = (
         id="poll_presentation",
         summary="A presentation, for the pollers of older front ends",
         description=OLDER,
-        tag="older pollers",
+        tag=OLDER_POLLERS,
         answers=(Answer(200, "How far it is", OlderPresentation), *OLDER_REFUSALS),
         problems=("internal",),
     ),
@@ -610,7 +519,7 @@ OPERATIONS = (
         id="poll_visualization",
         summary="A visualization, for the pollers of older front ends",
         description=OLDER,
-        tag="older pollers",
+        tag=OLDER_POLLERS,
         answers=(Answer(200, "How far it is", OlderVisualization), *OLDER_REFUSALS),
         problems=("internal",),
     ),

@@ -12,9 +12,10 @@ from msgspec.json import encode, schema_components
 from application.artifacts import LONGEST_NAME
 from application.language import NOT_BLANK
 from application.presentation import MOST_SLIDES
-from interfaces.http.contract import HEADERS, ID, OPERATIONS, REQUEST_HEADERS, Answer, Json, Operation
+from interfaces.http.contract import OLDER_POLLERS, OPERATIONS
 from interfaces.http.guard import ANYONE
 from interfaces.http.links import links
+from interfaces.http.operation import HEADERS, ID, REQUEST_HEADERS, Answer, Json, Operation
 from interfaces.http.problems import KINDS, PROBLEM_JSON, Problem
 
 REF = "#/components/schemas/{name}"
@@ -68,9 +69,8 @@ def describe(operations: Sequence[Operation] = OPERATIONS) -> Json:
 @get("/schema/openapi.json", roles=ANYONE)
 async def get_description(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Of what this server answers: the older calls may be switched off."""
-    served = {route.path_format for route in request.app.routes}
-    switched_off = {"/presentations/{job_id}", "/api/process/{job_id}"} - served
-    description = describe([operation for operation in OPERATIONS if operation.path not in switched_off])
+    older_pollers = request.app.state.older_pollers
+    description = describe([operation for operation in OPERATIONS if older_pollers or operation.tag != OLDER_POLLERS])
     return Response(encode(description), media_type="application/vnd.oai.openapi+json;version=3.1")
 
 

@@ -10,7 +10,9 @@ from msgspec import Meta, Struct, structs
 
 from application.errors import Forbidden
 from application.jobs import ArtifactView, JobView
+from application.keys import Unauthenticated
 from application.signed_links import SignedLinks
+from interfaces.http.guard import caller_of
 
 
 class LinkQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,8 +44,13 @@ async def signed(request: Request[Any, Any, Any], path: str) -> str:
 
 
 async def check_link(request: Request[Any, Any, Any], path: str, link: LinkQuery) -> None:
-    """Without keys a plain request is served, too; one that says that it is signed has to be. Raises Forbidden."""
+    """A plain request is served to whoever may ask; one that says that it is signed has to be.
+
+    Raises Unauthenticated and Forbidden.
+    """
     if link.expires is None and link.signature is None:
+        if caller_of(request.scope) is None:
+            raise Unauthenticated("this file needs a key, or a signed link")
         return
     if link.expires is None or link.signature is None:
         raise Forbidden("a signed link has both `expires` and `signature`; ask for the job again for a whole one")

@@ -9,10 +9,10 @@ import msgspec
 import psycopg
 import pytest
 
-from application.verification import Verification
-from infrastructure.postgres import verification
+from application.log_verification import Verification
+from infrastructure.postgres import log_verification
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.verification import plan
+from infrastructure.postgres.log_verification import plan
 from tests.conftest import Start
 from tests.infrastructure.nodes import Node, new_job
 from tests.sealing import Sealing
@@ -67,11 +67,11 @@ def test_it_goes_on_where_it_was_stopped(
     dsn: str, data: Path, start: Start, tampered: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A unit that is done is not done again: the tampered job is in it, and it is on record as right."""
-    monkeypatch.setattr(verification, "JOBS", 10)
+    monkeypatch.setattr(log_verification, "JOBS", 10)
     database = Database(dsn)
     stopped: Verification = plan(database)
     database.close()
-    verifier = verification.Verifier(database, [], [])
+    verifier = log_verification.Verifier(database, [], [])
     for n, unit in enumerate(stopped.units):
         if unit.of == "jobs" and not unit.low <= tampered < unit.high and n % 2:
             stopped.done[n] = verifier.check(unit)

@@ -9,7 +9,8 @@ import pytest
 
 from tests import studios
 from tests.acceptance.test_first_light import create, job
-from tests.studios import KEY, Fault, until
+from tests.studios import KEY, Fault
+from tests.waiting import eventually
 
 Start = Callable[..., Any]
 WaitUntil = Callable[[Callable[[], Any], str], Any]
@@ -34,7 +35,7 @@ def test_one_order_however_many_workers_die(
     for moment in MOMENTS:
         studio.faults[moment] = Fault(0, done=True, hang=True)
         worker = start("worker", **elai)
-        until(partial(_met, studio, moment))
+        eventually(partial(_met, studio, moment), 60.0)
         worker.kill()
     start("worker", **elai)
     wait_until(lambda: job(url, id)["status"] == "completed", "the video")

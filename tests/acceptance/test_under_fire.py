@@ -15,12 +15,12 @@ from typing import Any, Self
 
 import httpx2
 import psycopg
-import pytest
 from msgspec.json import decode
 
 from domain.audit import GENESIS, chain
 from tests.followers import Follower
 from tests.plugs import Plug
+from tests.waiting import eventually
 
 Start = Callable[..., Any]
 Json = Any
@@ -248,11 +248,11 @@ def _strike(fleet: Fleet, follower: EventSource, acknowledged: dict[str, str]) -
     """Strike whenever another part of the jobs was acknowledged: twice the follower's server, once the database."""
     dice = random.Random(SEED)
     for strike in range(STRIKES):
-        _until(lambda: len(acknowledged) >= strike * JOBS // STRIKES, "more jobs")  # noqa: B023  asked at once
+        eventually(lambda: len(acknowledged) >= strike * JOBS // STRIKES, PATIENCE, "more jobs")  # noqa: B023  asked at once
         if strike in (2, 6):
             seen = len(follower.ids)
             fleet.strike_server(follower.on)
-            _until(lambda: len(follower.ids) > seen, "what the follower saw before")  # noqa: B023
+            eventually(lambda: len(follower.ids) > seen, PATIENCE, "what the follower saw before")  # noqa: B023
         elif strike == 4:
             fleet.strike_postgres()
         elif dice.random() < 0.5:
@@ -314,11 +314,3 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
         return port
-
-
-def _until(condition: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > until:
-            pytest.fail(f"{what} did not come about within {PATIENCE:g} s")
-        time.sleep(0.02)

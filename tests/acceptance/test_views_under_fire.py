@@ -10,8 +10,8 @@ import psycopg
 
 from infrastructure.postgres.projections import VIEWS
 from tests.conftest import Start
-from tests.infrastructure.nodes import eventually
 from tests.infrastructure.views import Desk
+from tests.waiting import eventually
 
 KILLS = int(os.environ.get("JOBLEDGER_TEST_KILLS", "20"))
 SEED = 20

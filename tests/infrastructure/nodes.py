@@ -1,7 +1,6 @@
 """What the tests of the log share: a server of their own over a real database, and waiting for what must come."""
 
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, LiteralString, Self
@@ -26,6 +25,7 @@ from infrastructure.postgres.ledger import PostgresLedger
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.recorder import EventRecorder
 from infrastructure.postgres.schema import migrate
+from tests.waiting import eventually
 
 PATIENCE = 20.0
 ASKED = Asked(by="key:test")
@@ -162,11 +162,3 @@ def plan_nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", []):
         yield from plan_nodes(child)
-
-
-def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait until `condition` holds; fails when it does not within `seconds`."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"not within {seconds:g} s"
-        time.sleep(0.005)

@@ -29,7 +29,8 @@ from infrastructure.postgres.horizon import (
 )
 from infrastructure.postgres.ready import ReadyJobs
 from infrastructure.postgres.scout import PERIOD, REST, Scout
-from tests.infrastructure.nodes import Node, ask, eventually, holding_a_snapshot, migrated, new_job
+from tests.infrastructure.nodes import Node, ask, holding_a_snapshot, migrated, new_job
+from tests.waiting import eventually
 
 DEAD = """
 INSERT INTO jobs (id, version, position, namespace, kind, queue, priority, status, attempt, max_attempts, progress,
@@ -212,6 +213,12 @@ class TestWhileASnapshotIsHeld:
         node.look()
         assert node.news == [{queue_topic("default")}]
         assert node.claim() == ids[:1]
+
+    def test_an_empty_claim_looks_everywhere_while_that_is_quick(self, node: Scouted) -> None:
+        node.ledger.ready_jobs = ReadyJobs(node.horizon, slow=3600.0)
+        ids = node.create(new_job(kind="new"))
+        assert node.goes_by_the_horizon
+        assert node.claim() == ids
 
     def test_a_job_that_becomes_due_is_found_at_once(self, node: Scouted) -> None:
         (id,) = node.create(new_job(run_at=datetime.now(UTC) + timedelta(seconds=0.3)))

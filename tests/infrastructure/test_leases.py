@@ -13,7 +13,8 @@ from application.jobs import Cancel
 from application.ledger import Expired
 from application.reports import Beat, CompletionReport, FailureReport, Lease, ProgressReport, ReportedError, Say
 from application.rescue import MissHeartbeat
-from tests.infrastructure.nodes import ASKED, Node, ask, eventually, new_job
+from tests.infrastructure.nodes import ASKED, Node, ask, new_job
+from tests.waiting import eventually
 
 PASSES = 60
 SPOIL = "UPDATE events SET state = '{}' WHERE originator_id = %s AND originator_version = 2"

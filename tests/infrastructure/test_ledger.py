@@ -39,8 +39,9 @@ from domain.events import Artifact, Event, Progressed
 from domain.job import Cause, Job
 from domain.refusals import Conflict, LeaseLost
 from infrastructure.postgres.mapper import JobEvent
-from tests.infrastructure.nodes import ASKED, Node, ask, eventually, migrated, new_job
+from tests.infrastructure.nodes import ASKED, Node, ask, migrated, new_job
 from tests.infrastructure.proxies import Cut, Proxy
+from tests.waiting import eventually
 
 EVENTS = """
 SELECT originator_id, originator_version, topic, state, hash, notification_id

@@ -60,7 +60,8 @@ from domain.events import (
 )
 from domain.job import Cause, Job
 from domain.refusals import Conflict, JobFinished, LeaseLost, Refused
-from tests.infrastructure.nodes import ASKED, Node, eventually, new_job
+from tests.infrastructure.nodes import ASKED, Node, new_job
+from tests.waiting import eventually
 
 SCHEDULES = int(os.environ.get("JOBLEDGER_SCHEDULES", "1000"))
 FIRST_SEED = int(os.environ.get("JOBLEDGER_SCHEDULES_SEED", "0"))

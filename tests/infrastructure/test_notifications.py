@@ -8,7 +8,8 @@ from application.news import ANY, job_topic, queue_topic
 from domain.ids import job_ids
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.notifications import CHANNEL, MOST_MESSAGES, MOST_TOPICS, Listener, Notifier
-from tests.infrastructure.nodes import Node, ask, eventually, new_job
+from tests.infrastructure.nodes import Node, ask, new_job
+from tests.waiting import eventually
 
 
 class Ear:

@@ -20,7 +20,8 @@ from infrastructure.postgres import schema
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.recorder import EventRecorder
 from infrastructure.postgres.schema import MONTHS_AHEAD, add_partitions, migrate
-from tests.infrastructure.nodes import Node, ask, eventually, migrated, new_job
+from tests.infrastructure.nodes import Node, ask, migrated, new_job
+from tests.waiting import eventually
 
 LONGEST_APPEND = 1.0
 """Seconds that an append may take while a month is made; half of it is the wait for the table."""

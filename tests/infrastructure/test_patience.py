@@ -14,8 +14,9 @@ from application.ledger import Expired
 from application.reports import Beat, CompletionReport
 from application.rescue import MissHeartbeat
 from domain.job import Cause
-from tests.infrastructure.nodes import PATIENCE, Node, ask, eventually, migrated, new_job
+from tests.infrastructure.nodes import PATIENCE, Node, ask, migrated, new_job
 from tests.plugs import Plug
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from infrastructure.postgres.operations import PostgresOperations
 from infrastructure.postgres.projections import VIEWS
 from infrastructure.postgres.stats import Stats
 from infrastructure.postgres.verifications import PostgresVerifications
-from tests.infrastructure.nodes import Node, ask, eventually, migrated, new_job
+from tests.infrastructure.nodes import Node, ask, migrated, new_job
 from tests.infrastructure.views import NUL_WORKER, UNHEARD_OF, Desk, Silence, append_by_hand
+from tests.waiting import eventually
 
 BECAUSE = "because"
 

@@ -17,7 +17,8 @@ from domain.audit import GENESIS, chain
 from infrastructure.embedded import EmbeddedPostgres
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.schema import Health, health, migrate
-from tests.infrastructure.nodes import ASKED, Node, ask, eventually, new_job
+from tests.infrastructure.nodes import ASKED, Node, ask, new_job
+from tests.waiting import eventually
 
 USED_TRANSACTIONS = 20_000
 TABLES = ("events", "jobs", "leases", "idempotency_keys", "checkpoints", "migrations")

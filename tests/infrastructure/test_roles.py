@@ -22,8 +22,9 @@ from infrastructure.postgres.idempotency import forget_old_keys
 from infrastructure.postgres.installation import installation
 from infrastructure.postgres.schema import health, migrations
 from tests.conftest import Start
-from tests.infrastructure.nodes import ASKED, Node, ask, eventually, migrated, new_job
+from tests.infrastructure.nodes import ASKED, Node, ask, migrated, new_job
 from tests.sealing import Sealing
+from tests.waiting import eventually
 
 ROLES = Path(__file__).parents[2] / "deploy" / "roles.sql"
 OWNER, APP = "jobledger_owner", "jobledger_app"

@@ -20,7 +20,8 @@ from domain.ids import job_ids
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.recorder import EventRecorder
 from infrastructure.postgres.schema import MONTHS_AHEAD, SchemaNotReady, health, migrate, migrations
-from tests.infrastructure.nodes import Node, UndisturbedRecorder, ask, eventually, migrated, new_job
+from tests.infrastructure.nodes import Node, UndisturbedRecorder, ask, migrated, new_job
+from tests.waiting import eventually
 
 PARTITIONS = """
 SELECT child.relname, pg_get_expr(child.relpartbound, child.oid), first.id, later.id

@@ -13,8 +13,9 @@ import pytest
 from application.sealer import SealRefused
 from domain.merkle import check_consistency, consistency
 from infrastructure.signing import Keyring, SigningKey, signers
-from tests.infrastructure.nodes import Node, ask, eventually, migrated, new_job
+from tests.infrastructure.nodes import Node, ask, migrated, new_job
 from tests.sealing import ORIGIN, Sealing
+from tests.waiting import eventually
 
 Make = Callable[[str], Sealing]
 

@@ -11,12 +11,12 @@ import pytest
 from msgspec import Raw
 from psycopg import Connection
 
+from application.log_verification import Checked, Unit
 from application.reports import CompletionReport, ProgressReport
-from application.verification import Checked, Unit
 from domain.audit import GENESIS, chain
 from domain.merkle import SIZE, leaf_hash, split
 from domain.notes import Checkpoint, read, write
-from infrastructure.postgres.verification import Verifier, plan
+from infrastructure.postgres.log_verification import Verifier, plan
 from infrastructure.signing import SigningKey
 from tests.infrastructure.nodes import Node, ask, migrated, new_job
 from tests.sealing import Sealing
@@ -289,9 +289,9 @@ def _cut_seal(connection: Connection, size: int) -> None:
 
 
 def test_units_cover_everything_once(log: Tampered, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infrastructure.postgres.verification.JOBS", 7)
-    monkeypatch.setattr("infrastructure.postgres.verification.TILES", 1)
-    monkeypatch.setattr("infrastructure.postgres.verification.CHECKPOINTS", 1)
+    monkeypatch.setattr("infrastructure.postgres.log_verification.JOBS", 7)
+    monkeypatch.setattr("infrastructure.postgres.log_verification.TILES", 1)
+    monkeypatch.setattr("infrastructure.postgres.log_verification.CHECKPOINTS", 1)
     units = plan(log.sealing.database).units
     by_kind: dict[str, list[Unit]] = {}
     for unit in units:

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from application.handlers import GiveUp
 from application.presentation import Presentation, Slide, Video
-from infrastructure.video import local
+from infrastructure.video import rendering
 from infrastructure.video.captions import LONGEST, captions
 from infrastructure.video.local import render
 from infrastructure.video.work import work_folder
@@ -88,8 +88,8 @@ def test_video_decodes_to_its_length_and_size(made: tuple[RecordedJob, Video]) -
     assert [frame.time for frame in frames] == sorted({frame.time for frame in frames})
 
 
-def third(job: RecordedJob) -> local.DrawnSlide:
-    return msgspec.json.decode(job.steps["slide-003"], type=local.DrawnSlide)
+def third(job: RecordedJob) -> rendering.DrawnSlide:
+    return msgspec.json.decode(job.steps["slide-003"], type=rendering.DrawnSlide)
 
 
 @pytest.mark.parametrize(

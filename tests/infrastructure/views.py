@@ -9,7 +9,8 @@ from application.projections import Rows, Stories
 from application.projector import Projector, fold
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, PostgresLog, View
-from tests.infrastructure.nodes import ask, eventually
+from tests.infrastructure.nodes import ask
+from tests.waiting import eventually
 
 
 class Silence:

@@ -25,6 +25,7 @@ from interfaces.http.artifacts import moving
 from interfaces.http.problems import HTTPProblem
 from tests.buckets import a_bucket
 from tests.conftest import Process, Start
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.interfaces.conftest import Service
@@ -104,13 +105,6 @@ def begun(service: "Service", path: str, *headers: str) -> Iterator[Half]:
         yield half
     finally:
         half.close()
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come about"
-        time.sleep(0.02)
 
 
 def half_uploads(folder: Path) -> list[Path]:
@@ -219,8 +213,8 @@ def test_an_upload_whose_sender_hangs_up_leaves_nothing(service: "Service", job:
     ):
         with begun(service, f"{place(job, 'a')}?worker=w1", *headers) as half:
             half.send(half_a_body)
-            until(lambda: half_uploads(folder), "the upload")
-        until(lambda: not half_uploads(folder), "the end of the upload")
+            eventually(lambda: half_uploads(folder), PATIENCE, "the upload")
+        eventually(lambda: not half_uploads(folder), PATIENCE, "the end of the upload")
     assert service.recorded() == before
     assert service.http.get(f"/v1/jobs/{job['id']}/artifacts/a").status_code == 404
     assert put(service, job, "a", FILE).status_code == 201
@@ -236,7 +230,7 @@ def test_a_slow_upload_keeps_its_lease(service: "Service", queue: str) -> None:
             beat, began = (datetime.fromisoformat(now[of]) for of in ("heartbeat_at", "started_at"))
             return (beat - began).total_seconds() > 1.5
 
-        until(has_outlived_its_lease, "heartbeats")
+        eventually(has_outlived_its_lease, PATIENCE, "heartbeats")
         half.send(FILE[100:])
         assert half.answer()[0] == 201
     assert service.types(job["id"]) == ["job.created", "job.started", "job.progressed"]
@@ -246,11 +240,11 @@ def test_an_upload_whose_lease_is_lost_is_ended_at_once(service: "Service", queu
     job = service.running(queue, heartbeat_timeout=2)
     with begun(service, f"{place(job, 'a')}?worker=w1", f"Content-Length: {GIB}") as half:
         half.send(FILE)
-        until(lambda: half_uploads(folder), "the upload")
+        eventually(lambda: half_uploads(folder), PATIENCE, "the upload")
         service.report({"job_id": job["id"], "attempt": 1, "type": "released", "reason": "enough"})
         status, told = half.answer()
     assert (status, told["code"]) == (409, "lease-lost")
-    until(lambda: not half_uploads(folder), "the end of the upload")
+    eventually(lambda: not half_uploads(folder), PATIENCE, "the end of the upload")
     assert service.job(job["id"])["artifacts"] == []
 
 
@@ -490,7 +484,7 @@ def test_files_of_any_size_go_through_in_constant_memory_and_readers_who_hang_up
     for half in stuck:
         half.close()
     assert max(seen) - before < 100 * MIB
-    until(lambda: process.num_fds() <= open_files + 2, "the end of all readers")
+    eventually(lambda: process.num_fds() <= open_files + 2, PATIENCE, "the end of all readers")
 
 
 # --- signed links

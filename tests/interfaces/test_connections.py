@@ -6,7 +6,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +19,7 @@ from application.keys import Keys
 from interfaces.http import requests
 from interfaces.http.app import create_app
 from interfaces.http.connections import MOST_AHEAD, MOST_DISCARDED, BoundedConnection
+from tests.waiting import eventually
 
 PATIENCE = 30.0
 LARGE = 8 * 1024 * 1024
@@ -145,8 +146,8 @@ def test_who_reads_nothing_of_an_answer_is_given_up(port: int) -> None:
         deaf.connect(("127.0.0.1", port))
         deaf.sendall(request("/large"))
         here = deaf.getsockname()
-        wait_until(lambda: is_connected(here))
-        wait_until(lambda: not is_connected(here))
+        eventually(lambda: is_connected(here), PATIENCE)
+        eventually(lambda: not is_connected(here), PATIENCE)
         with pytest.raises(ConnectionError):
             rest(deaf)
 
@@ -154,13 +155,6 @@ def test_who_reads_nothing_of_an_answer_is_given_up(port: int) -> None:
 def is_connected(client: tuple[str, int]) -> bool:
     """Whether the server, which is in this process, has a connection with that client."""
     return any(connection.raddr == client for connection in psutil.Process().net_connections("tcp"))
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < until, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def test_who_reads_slowly_gets_the_whole_answer(port: int) -> None:

@@ -19,6 +19,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.conftest import Process, Start
+from tests.waiting import eventually
 
 CROWD = 10_000
 OURS = 500
@@ -151,7 +152,7 @@ class Door:
 
     def until_served(self) -> None:
         """Wait until others are answered again."""
-        self._until(self._is_served, "an answer")
+        eventually(self._is_served, PATIENCE, "an answer")
 
     def _is_served(self) -> bool:
         with suppress(httpx2.TransportError), httpx2.Client(base_url=self.url, timeout=PATIENCE) as http:
@@ -163,20 +164,13 @@ class Door:
         self.serve_others(5)
         memory, files = self.memory, self._files_alone
         gather()
-        self._until(lambda: self.files >= files + arrived, "all connections")
+        eventually(lambda: self.files >= files + arrived, PATIENCE, "all connections")
         slowest = self.serve_others()
         cost = Figures(self.memory - memory, self.files - files, slowest)
         self.hang_up()
-        self._until(lambda: self.files <= files + SPARE, "an end of all connections")
+        eventually(lambda: self.files <= files + SPARE, PATIENCE, "an end of all connections")
         assert self.memory - memory <= max(cost.memory, 0) + ROOM
         return cost
-
-    @staticmethod
-    def _until(condition: Callable[[], bool], what: str) -> None:
-        until = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < until, f"{what} did not come about"
-            time.sleep(0.02)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from domain.job import Cause
 from infrastructure.news import LocalNews
 from tests.followers import PATIENCE, Follower
 from tests.infrastructure.nodes import Node, new_job
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -659,7 +660,7 @@ def test_a_claim_that_was_hung_up_while_it_was_recorded_is_given_back_and_costs_
         holding.execute("LOCK TABLE events IN SHARE MODE")
         connection = claiming(service, queue)
         waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass"
-        _until(lambda: looking.execute(waits).fetchone() == (1,))
+        eventually(lambda: looking.execute(waits).fetchone() == (1,), PATIENCE)
         connection.close()
         assert service.http.get("/livez").status_code == 200
     [job] = other.claim(queue, "patient", wait=20)
@@ -691,10 +692,3 @@ def test_a_claim_whose_answer_was_lost_is_repeated_on_another_server(
     again = other.claim(queue, "hasty", max=3, claim_id="lost")
     assert {job["id"] for job in again} == ids
     assert {job["attempt"] for job in again} == {1}
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)

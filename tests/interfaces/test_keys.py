@@ -16,7 +16,8 @@ import pytest
 from application.keys import ROLES
 from interfaces.http.contract import OPERATIONS
 from interfaces.http.guard import ADMIN, ANYONE, AUDITOR, CLIENT, COOKIE, OPERATOR, READER, WORKER
-from tests.infrastructure.nodes import ask, eventually, migrated
+from tests.infrastructure.nodes import ask, migrated
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -34,7 +35,7 @@ ALLOWED = {
     "why_job": READER,
     "list_events": READER,
     "list_artifacts": READER,
-    "get_artifact": READER,
+    "get_artifact": (*READER, "worker"),
     "get_visualization": READER,
     "get_visualization_page": READER,
     "claim_jobs": WORKER,
@@ -193,6 +194,31 @@ def test_the_key_of_a_worker_is_the_actor_of_what_it_says(closed: Closed) -> Non
         events = client.get(f"/v1/jobs/{id}/events").json()["items"]
     assert [event["by"] for event in events] == ["key:client", *["key:worker"] * 3]
     assert events[1]["data"]["worker"] == "w"
+
+
+def test_a_worker_reads_the_files_of_jobs_that_run(closed: Closed) -> None:
+    with closed.http("client") as client, closed.http("worker") as worker:
+        id = client.post("/v1/jobs", json={"kind": "k", "input": 1, "queue": "files"}).json()["id"]
+        worker.post("/v1/claims", json={"worker": "w", "queues": ["files"], "wait": 5}).raise_for_status()
+        worker.put(f"/v1/jobs/{id}/attempts/1/artifacts/a.txt?worker=w", content=b"a").raise_for_status()
+        assert worker.get(f"/v1/jobs/{id}/artifacts/a.txt").content == b"a"
+        said = {"job_id": id, "attempt": 1, "type": "completed"}
+        worker.post("/v1/reports", json={"worker": "w", "reports": [said]}).raise_for_status()
+        refused = worker.get(f"/v1/jobs/{id}/artifacts/a.txt")
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert client.get(f"/v1/jobs/{id}/artifacts/a.txt").content == b"a"
+
+
+def test_both_products_are_made_by_a_worker_with_no_more_than_a_key(closed: Closed, start: "Start") -> None:
+    worker = start("worker", "--url", closed.urls[0], JOBLEDGER_KEY=closed.secrets["worker"])
+    deck = {"title": "Short", "slides": [{"title": "One", "seconds": 1}], "size": "720p"}
+    with closed.http("client") as http:
+        asked = [("visualizations", {"question": "What is 15 % of 80?"}), ("presentations", deck)]
+        ids = [http.post(f"/v1/{path}", json=body).raise_for_status().json()["id"] for path, body in asked]
+        for id in ids:
+            done = http.get(f"/v1/jobs/{id}", headers={"Prefer": "wait=60"}, timeout=90).json()
+            assert done["status"] == "completed", done["error"]
+    assert worker.stop() == 0
 
 
 def test_only_hashes_are_kept(closed: Closed) -> None:

@@ -9,9 +9,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import Start
-from tests.infrastructure.nodes import ask, eventually
+from tests.infrastructure.nodes import ask
 from tests.infrastructure.views import UNHEARD_OF, append_by_hand
 from tests.interfaces.conftest import Service
+from tests.waiting import eventually
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Start
-from tests.infrastructure.nodes import eventually
 from tests.interfaces.conftest import Service
+from tests.waiting import eventually
 
 Json = Any
 

@@ -9,8 +9,8 @@ import pytest
 
 from interfaces.cli.main import main
 from tests.conftest import Start
-from tests.infrastructure.nodes import eventually
 from tests.interfaces.conftest import Service
+from tests.waiting import eventually
 
 Json = Any
 Run = Callable[..., tuple[int, str, str]]

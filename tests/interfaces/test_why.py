@@ -9,7 +9,7 @@ import httpx2
 import psycopg
 import pytest
 
-from tests.infrastructure.nodes import eventually
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from msgspec import MsgspecError
 from psycopg import Connection, IsolationLevel
 
 from application.jobs import JobView
-from application.verification import Checked, Difference, Unit, Verification, covering
+from application.log_verification import Checked, Difference, Unit, Verification, covering
 from domain.audit import GENESIS, chain
 from domain.events import TAGS, decode
 from domain.job import Job, evolve
