@@ -45,8 +45,9 @@ class Console:
         return self.http.get(f"/v1/jobs/{id}").json()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
+    """A browser that ends with the module: while it runs, its event loop is that of the thread all tests run in."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         yield launched
