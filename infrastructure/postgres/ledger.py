@@ -48,6 +48,8 @@ XACT_STATUS = "SELECT pg_xact_status(%s::text::xid8)"
 RECORDED = "SELECT hash FROM events WHERE originator_id = %s AND originator_version = %s"
 SETTLE_SECONDS = 1.0
 """How long a commit whose answer was lost is looked for; within two seconds callers know that the database is away."""
+BEGINNINGS = 5
+"""Of a batch that waited for what a later one moved, before its caller is told of a conflict."""
 MOST_NAMED = 300
 """Jobs of a batch that are told of by name."""
 NEAR = timedelta(seconds=2)
@@ -145,18 +147,25 @@ class PostgresLedger:
     def _begin(
         self, job_ids: list[UUID], keys: Collection[IdempotencyKey], claim: tuple[Ready, int] | None
     ) -> tuple[Connection, "PostgresBatch"]:
-        """Nothing was asked yet, so a connection that broke while it was idle is simply replaced."""
-        for last_try in (False, True):
+        """Nothing was decided yet: a transaction that came too early simply begins anew.
+
+        So does one whose connection broke while it was idle, once. Raises Conflicted.
+        """
+        replaced = False
+        for _ in range(BEGINNINGS):
             connection = self._database.take()
             try:
                 return connection, PostgresBatch.begin(connection, self._cache, self.ready_jobs, job_ids, keys, claim)
+            except Conflicted:
+                self._database.give_back(connection)
             except psycopg.Error as error:
                 broken = connection.broken or connection.closed
                 self._database.give_back(connection)
-                if last_try or not broken:
+                if replaced or not broken:
                     raise _translated(error) from error
+                replaced = True
                 self._database.close()
-        raise AssertionError("unreachable")
+        raise Conflicted
 
     def _was_recorded(self, connection: Connection, batch: "PostgresBatch", error: psycopg.Error) -> bool:
         """Whether a transaction whose COMMIT was not answered took place. Raises Conflicted when it did not.
@@ -224,7 +233,11 @@ class PostgresBatch:
         keys: Collection[IdempotencyKey],
         claim: tuple[Ready, int] | None,
     ) -> "PostgresBatch":
-        """Lock the jobs in order, then take the keys in order, then read the clock, then find jobs; one round trip."""
+        """Lock the jobs in order, then take the keys in order, then read the clock, then find jobs; one round trip.
+
+        A transaction has its place in the log from its first lock on. Raises Conflicted when a job was moved by one
+        with a later place, while this one waited for its lock: a job's positions rise with its versions.
+        """
         asked = time.monotonic()
         with connection.pipeline():
             connection.execute("BEGIN")
@@ -233,12 +246,15 @@ class PostgresBatch:
             begun = connection.execute(BEGIN, binary=True)
             found = ready_jobs.find_everywhere(connection, *claim) if claim else None
         transaction, offset, now = begun.fetchone() or (0, 0, None)
+        base = (transaction + offset) << 16
         rows = locked.fetchall() if locked else []
+        if any(position >= base for _, _, position in rows):
+            raise Conflicted
         return cls(
             connection,
             ready_jobs,
             transaction,
-            (transaction + offset) << 16,
+            base,
             now,
             _load(connection, cache, rows),
             pending.read() if pending else KeysOfBatch(),
@@ -278,7 +294,7 @@ class PostgresBatch:
             jobs.extend(stream.job for stream in found.values() if isinstance(stream, Stream))
             if all(isinstance(stream, Stream) for stream in found.values()):
                 break
-            taken.extend(found)  # one that cannot be read does not hold up those behind it
+            taken.extend(found)  # one that is passed over does not hold up those behind it
         return jobs
 
     def _ready(self, wanted: Ready, count: int, taken: list[UUID]) -> dict[UUID, Stream | Exception]:
@@ -286,9 +302,14 @@ class PostgresBatch:
             positions, self._found = self._found, None
         else:
             positions = self._ready_jobs.find(self._connection, wanted, count, taken, self.now)
-        found = _read(self._connection, positions)
-        self._streams.update(found)
-        return found
+        return self._read_found(positions)
+
+    def _read_found(self, positions: dict[UUID, int]) -> dict[UUID, Stream | Exception]:
+        """Streams of jobs found locked; not of those that were moved with a later place in the log than ours."""
+        streams = _read(self._connection, {id: at for id, at in positions.items() if at < self._base})
+        streams.update((id, Conflicted()) for id in positions.keys() - streams)
+        self._streams.update(streams)
+        return streams
 
     def record(self, job: Job, events: Sequence[Event], *, claim_id: str | None = None) -> int:
         stream = self._streams[job.id]
@@ -314,13 +335,12 @@ class PostgresBatch:
         while len(found) < count:
             values = (unbroken, [*passed_over, *(one.job_id for one in found)], count - len(found))
             rows = self._connection.execute(EXPIRED, values, binary=True).fetchall()
-            streams = _read(self._connection, {id: position for id, position, _, _ in rows})
-            self._streams.update(streams)
+            streams = self._read_found({id: position for id, position, _, _ in rows})
             readable = [Expired(id, n, at) for id, _, n, at in rows if isinstance(streams[id], Stream)]
             found += readable
             if len(readable) == len(rows):
                 break
-            passed_over += [row[0] for row in rows]  # one that cannot be read does not hold up those behind it
+            passed_over += [row[0] for row in rows]  # these do not hold up those behind them
         self._expired = {one.job_id for one in found}
         return found
 

@@ -20,7 +20,7 @@ from msgspec import Raw, Struct
 from application.commands import Command
 from application.errors import IdempotencyMismatch, Invalid, Unavailable, UnreadableStream
 from application.jobs import Accepted, Asked, Cancel, Create, JobView, NewJob, Requeue, Retry
-from application.ledger import Batch, Expired, IdempotencyKey
+from application.ledger import Batch, Expired, IdempotencyKey, Ready
 from application.reports import (
     ArtifactReport,
     CancelReport,
@@ -39,7 +39,7 @@ from domain.events import Artifact, Event, Progressed
 from domain.job import Cause, Job
 from domain.refusals import Conflict, LeaseLost
 from infrastructure.postgres.mapper import JobEvent
-from tests.infrastructure.nodes import ASKED, Node, ask, migrated, new_job
+from tests.infrastructure.nodes import ASKED, PATIENCE, Node, ask, migrated, new_job
 from tests.infrastructure.proxies import Cut, Proxy
 from tests.waiting import eventually
 
@@ -47,6 +47,11 @@ EVENTS = """
 SELECT originator_id, originator_version, topic, state, hash, notification_id
 FROM events WHERE originator_id = ANY(%s) ORDER BY originator_id, originator_version
 """
+
+BY_POSITION = """
+SELECT originator_id, originator_version FROM events WHERE originator_id = ANY(%s) ORDER BY notification_id
+"""
+WAITS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -139,6 +144,37 @@ class TestPositions:
                 known = positions
         assert [len(batch) for batch in batches] == list(range(1, 13))
         assert all(max(before) < min(after) for before, after in pairwise(batches))
+
+    def test_of_a_job_they_rise_with_its_versions_though_a_claim_began_before_it_was_created(self, node: Node) -> None:
+        lane = Ready(("early",), None)
+        with node.ledger.batch() as early:
+            (first,) = node.create(new_job(queue="early"))
+            assert early.ready(lane, 2) == []
+        assert node.claim(queue="early") == [first]
+        assert ask(node.dsn, BY_POSITION, [[first]]) == [(first, 1), (first, 2)]
+
+    def test_of_a_job_they_rise_with_its_versions_though_its_lock_was_waited_for(
+        self, nodes: Callable[[], Node]
+    ) -> None:
+        """The batch that waits has its place from its first lock on; meanwhile a later one moves its last job."""
+        holder, waiter, other = nodes(), nodes(), nodes()
+        low, middle, high = sorted(holder.create(*[new_job()] * 3))
+        moves = [
+            Cancel(job_id=low, reason="", asked=ASKED),
+            Cancel(job_id=middle, reason="", asked=ASKED),
+            Requeue(job_id=high, reason="", asked=ASKED),
+        ]
+        with ThreadPoolExecutor(1) as thread:
+            with holder.ledger.batch([middle]):
+                waiting = thread.submit(waiter.execute, *moves)
+                eventually(lambda: ask(holder.dsn, WAITS))
+                other.one(Cancel(job_id=high, reason="", asked=ASKED))
+            answers = waiting.result(PATIENCE)
+        assert not any(isinstance(answer, Exception) for answer in answers), answers
+        by_position = ask(holder.dsn, BY_POSITION, [[low, middle, high]])
+        assert len(by_position) == 7
+        by_job = sorted(by_position, key=lambda row: row[0])  # which keeps the order of positions within each
+        assert by_job == sorted(by_position)
 
     def test_a_command_is_answered_with_the_position_of_its_last_event(self, node: Node) -> None:
         answers = node.execute(*[Create([new_job(), new_job()], ASKED) for _ in range(3)])
