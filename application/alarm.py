@@ -23,14 +23,18 @@ WATCHED = 60.0
 
 
 class Due(Struct, frozen=True):
-    """By queue, the seconds until the first job after some moment is due: none or fewer when it is. `now` is when."""
+    """What is due of some queues: which have jobs that came due since some moment, and the seconds until the next is.
+
+    `now` is when that was so.
+    """
 
     now: datetime
-    seconds: dict[str, float]
+    came: Collection[str]
+    next: float | None
 
 
 Look = Callable[[Collection[str], datetime | None], Awaitable[Due]]
-"""The next jobs of some queues that are due after a moment, or after now. Raises Unavailable."""
+"""What came due in some queues since a moment, if one is given, and what will be next. Raises Unavailable."""
 
 
 class Alarm:
@@ -73,9 +77,9 @@ class Alarm:
             return PERIOD
         due = await self._look(list(self._watched), self._since)
         self._since = due.now
-        if passed := [queue_topic(queue) for queue, seconds in due.seconds.items() if seconds <= 0]:
-            self._tell(passed)
-        return min((seconds + LATE for seconds in due.seconds.values() if seconds > 0), default=PERIOD)
+        if due.came:
+            self._tell([queue_topic(queue) for queue in due.came])
+        return PERIOD if due.next is None else due.next + LATE
 
     @staticmethod
     def _now() -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from application.alarm import Due
 from application.claims import Claim
 from application.handlers import JobContext, RetryLater
 from application.jobs import Retry
@@ -89,24 +90,39 @@ def test_a_claim_that_waits_is_answered_when_a_job_is_due(play: Play) -> None:
     play(story)
 
 
+def test_a_job_that_came_due_does_not_hide_the_next(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("application.alarm.PERIOD", NEVER)
+
+    async def work(job: JobContext, input: dict[str, int]) -> str:
+        return "done"
+
+    async def story(shop: Shop) -> None:
+        moments = [soon(0.3), soon(0.5), soon(0.7)]
+        ids = [await shop.create(run_at=moment) for moment in moments]
+        async with shop.working(work=work):
+            for id in ids:
+                await shop.finished(id)
+
+    play(story)
+
+
 def test_what_came_due_since_the_last_look_is_told_apart_from_what_was_due_before(play: Play) -> None:
     async def story(shop: Shop) -> None:
-        def look(since: datetime | None) -> tuple[datetime, float | None]:
-            due = next_due(shop.service._log.reads, [shop.queue, "nobody"], since)
-            assert due.seconds.keys() <= {shop.queue}
-            return due.now, due.seconds.get(shop.queue)
+        def look(since: datetime | None) -> Due:
+            return next_due(shop.service._log.reads, [shop.queue, "nobody"], since)
 
-        assert look(None)[1] is None
-        before, _ = look(None)
+        before = look(None)
+        assert (before.came, before.next) == ([], None)
         await shop.create(priority=5, run_at=soon(NEVER))
-        now, ahead = look(None)
-        assert ahead is not None
-        assert NEVER - 60 < ahead <= NEVER
+        ahead = look(before.now)
+        assert ahead.came == []
+        assert ahead.next is not None
+        assert NEVER - 60 < ahead.next <= NEVER
         await shop.create()
-        later, passed = look(now)
-        assert passed is not None
-        assert passed <= 0
-        assert look(before)[1] is not None
-        assert (look(later)[1] or 0) > 0
+        for since, came in ((before, [shop.queue]), (ahead, [shop.queue]), (look(None), [])):
+            later = look(since.now)
+            assert later.came == came
+            assert later.next is not None
+            assert 0 < later.next < ahead.next
 
     play(story)

@@ -159,7 +159,7 @@ class TestPositions:
         """The batch that waits has its place from its first lock on; meanwhile a later one moves its last job."""
         holder, waiter, other = nodes(), nodes(), nodes()
         low, middle, high = sorted(holder.create(*[new_job()] * 3))
-        moves = [
+        moves: list[Command] = [
             Cancel(job_id=low, reason="", asked=ASKED),
             Cancel(job_id=middle, reason="", asked=ASKED),
             Requeue(job_id=high, reason="", asked=ASKED),
