@@ -1,5 +1,6 @@
 """Jobs in a browser: asked for, watched through a crash, looked at as they were, cancelled and requeued."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ def test_a_page_lives_through_the_crash_of_its_server(dsn: str, start: Any, look
     expect(page.locator("#connection")).to_have_text("live")
     console.report(id, "completed", result={"ok": True})
     expect(page.locator("#state .badge")).to_have_text("completed")
-    assert page.locator("#events .version").all_inner_texts() == ["1", "2", "3", "4", "5"]
-    assert page.locator("#timeline .stretch.step").count() == 2
+    expect(page.locator("#events .version")).to_have_text(["1", "2", "3", "4", "5"])
+    expect(page.locator("#timeline .stretch.step")).to_have_count(2)
     console.http.close()
 
 
@@ -98,7 +99,7 @@ def test_the_slider_travels_through_the_versions(console: Console, look: Look) -
     expect(page.locator("#travel")).to_contain_text("half")
     expect(page.locator("#travel .changes")).to_contain_text("progress")
     expect(page.locator("#travel .badge")).to_have_text("running")
-    assert page.url.endswith("?at_version=3")
+    expect(page).to_have_url(f"{console.url}/jobs/{id}?at_version=3")
     page.reload()
     expect(page.locator("#travel .badge")).to_have_text("running")
     expect(page.locator("#state .badge")).to_have_text("completed")
@@ -143,11 +144,11 @@ def test_the_list_filters_pages_and_lives(console: Console, look: Look) -> None:
         "limit=2",
         "created_after=2020-01-01T00%3A00%3A00Z",
     ):
-        assert asked in page.url
+        expect(page).to_have_url(re.compile(re.escape(asked)))
     assert "kind=" not in page.url
-    assert shown(page) == [ids[2], ids[1]]
+    expect_jobs(page, ids[2], ids[1])
     page.get_by_role("link", name="Next page").click()
-    assert shown(page) == [ids[0]]
+    expect_jobs(page, ids[0])
     console.claim("listed")
     expect(page.get_by_text("No job matches")).to_be_visible()
 
@@ -188,6 +189,8 @@ def test_an_error_is_a_page(console: Console, look: Look, path: str) -> None:
     expect(page).to_have_title("Overview · jobledger")
 
 
-def shown(page: Page) -> list[str]:
+def expect_jobs(page: Page, *ids: str) -> None:
     links = page.locator("#rows .row .name")
-    return [str(link.get_attribute("href")).rsplit("/", 1)[1] for link in links.all()]
+    expect(links).to_have_count(len(ids))
+    for link, id in zip(links.all(), ids, strict=True):
+        expect(link).to_have_attribute("href", f"/jobs/{id}")

@@ -66,7 +66,7 @@ def test_the_first_key_skips_to_the_content(console: Console, look: Look) -> Non
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
-    assert page.url.endswith("#main")
+    expect(page).to_have_url(f"{console.url}/jobs#main")
 
 
 def test_pages_are_guarded_by_their_headers(console: Console) -> None:

@@ -79,7 +79,7 @@ def test_each_role_finds_its_own_pages_and_actions(
 ) -> None:
     id = closed.create(queue=f"of-{role}")
     page = signed_in(look, closed, secrets[role], strict=False)
-    assert page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts() == PAGES[role]
+    expect(page.get_by_role("navigation", name="Pages").get_by_role("link")).to_have_text(PAGES[role])
     for name in PAGES["admin"]:
         answer = page.goto(f"{closed.url}/{name.lower()}")
         assert answer is not None
