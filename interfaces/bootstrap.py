@@ -125,8 +125,8 @@ class Service:
         self._log = Log(dsn, prepare=prepare)
         self.news = LocalNews()
         self._notifier = Notifier(self._log.database)
-        listen = settings.listen_url.get_secret_value() if settings.listen_url else dsn
-        self._listener = Listener(Database(listen), self.news.tell)
+        listen = _listen_url(settings)
+        self._listener = Listener(Database(listen), self.news.tell) if listen is not None else None
         leases = PostgresLeases(self._log.beats)
         self.metrics = Metrics()
         ledger = PostgresLedger(self._log, self._tell, self.metrics.appended)
@@ -240,9 +240,10 @@ class Service:
             self.jobs,
             self._scout,
             self._notifier,
-            self._listener,
         ):
             part.close()
+        if self._listener is not None:
+            self._listener.close()
         self._log.close()
 
     def _notice(self, claim: Claim, via: Via) -> None:
@@ -349,12 +350,15 @@ def database_state(settings: Settings) -> str:
     assert settings.database_url is not None
     database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
     try:
-        found = health(database)
+        found, pooled = health(database), database.pooled()
     finally:
         database.close()
     if reasons := _reasons(found):
         raise SchemaNotReady("; ".join(reasons))
-    return f"it answers, and its schema is ours ({found.schema_version})"
+    state = f"it answers, and its schema is ours ({found.schema_version})"
+    if pooled and settings.prepare == "on":
+        state += "; a pooler is in between: unless it is in session mode, set JOBLEDGER_PREPARE=off"
+    return state
 
 
 def _reasons(found: Health) -> list[str]:
@@ -429,7 +433,7 @@ def sealing_keys(settings: Settings, rotate_until: datetime | None) -> list[Seal
 
 
 class LogVerifier:
-    """Verifies the live log, on as many processes as are wanted. Not usable with a transaction pooler in between."""
+    """Verifies the live log, on as many processes as are wanted."""
 
     def __init__(self, settings: Settings, keys: Sequence[str], known: Sequence[str]) -> None:
         """Without `keys` those count that are in the data folder or, if there are none, in the database.
@@ -438,7 +442,8 @@ class LogVerifier:
         """
         assert settings.database_url is not None
         self._dsn = settings.database_url.get_secret_value()
-        self._database = Database(self._dsn)
+        self._prepare = settings.prepare == "on"
+        self._database = Database(self._dsn, prepare=self._prepare)
         ring = keyring(settings, self._database)
         kept = ring.last()
         self.keys = list(keys) or ring.verifiers() or [k.key for k in PostgresSeal(self._database).sealing_keys()]
@@ -452,7 +457,7 @@ class LogVerifier:
 
     def run(self, verification: Verification, workers: int) -> Iterator[Unit]:
         """Do what is left to do; each unit as it ends."""
-        given = (self._dsn, self.keys, self._known)
+        given = (self._dsn, self._prepare, self.keys, self._known)
         with ProcessPoolExecutor(workers, get_context("spawn"), start_verifier, given) as executor:
             try:
                 yield from verification.run(verify_unit, executor, workers)
@@ -464,11 +469,19 @@ def _store(settings: Settings, database: Database) -> ObjectArtifacts:
     return ObjectArtifacts(settings.artifacts_place, settings.data / "uploads", lambda: str(installation(database).id))
 
 
+def _listen_url(settings: Settings) -> str | None:
+    """Where other nodes are heard. None behind a transaction pooler, whose clients hear nothing and look instead."""
+    if settings.listen_url is not None:
+        return settings.listen_url.get_secret_value()
+    assert settings.database_url is not None
+    return settings.database_url.get_secret_value() if settings.prepare == "on" else None
+
+
 def _as_owner(settings: Settings, act: Callable[[Database], T]) -> T:
     """Act on the database with the rights of the schema's owner."""
     owner = settings.migration_database_url or settings.database_url
     assert owner is not None
-    database = Database(owner.get_secret_value())
+    database = Database(owner.get_secret_value(), prepare=settings.prepare == "on")
     try:
         return act(database)
     finally:

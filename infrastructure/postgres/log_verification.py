@@ -81,10 +81,10 @@ _verifiers: list["Verifier"] = []
 """The verifier of a process that does nothing but verify."""
 
 
-def start_verifier(dsn: str, keys: list[str], known: list[str]) -> None:
+def start_verifier(dsn: str, prepare: bool, keys: list[str], known: list[str]) -> None:
     """Make ready to verify units in this process, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
-    _verifiers[:] = [Verifier(Database(dsn), keys, known)]
+    _verifiers[:] = [Verifier(Database(dsn, prepare=prepare), keys, known)]
 
 
 def verify_unit(unit: Unit) -> Checked:

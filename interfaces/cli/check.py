@@ -76,7 +76,8 @@ def _database(settings: Settings, live: bool) -> tuple[bool, str]:
     try:
         return True, f"{where}: {database_state(settings)}"
     except ApplicationError as error:
-        return False, f"{where}: {error}"
+        why = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
+        return False, f"{where}: {error}{f' ({why})' if why else ''}"
 
 
 def _artifacts(settings: Settings, live: bool) -> tuple[bool, str]:
