@@ -60,6 +60,16 @@ class PreconditionFailed(ApplicationError):
     code = "precondition-failed"
 
 
+class RateLimited(ApplicationError):
+    """A key asks for more than it may; again after `retry_after` seconds."""
+
+    code = "rate-limited"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class Unavailable(ApplicationError):
     """The database is away. What was asked may or may not have been done when `outcome` says so."""
 

@@ -145,6 +145,7 @@ class Say(Struct, frozen=True, kw_only=True, gc=False):
     trace: str | None = None
     by: str | None = None
     idempotency_key: None = None
+    quota: None = None
     weight: int = 1
 
     @property
@@ -172,6 +173,7 @@ class Hold(Struct, frozen=True, kw_only=True):
     attempt: int
     worker: str
     idempotency_key: None = None
+    quota: None = None
     weight: int = 1
 
     @property

@@ -118,7 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--role", required=True, choices=ROLES, help="what it may do")
     create.add_argument("--name", required=True, help="stands in the events that it causes, as key:NAME")
     create.add_argument("--namespace", help="the one whose jobs it sees (all)")
-    create.add_argument("--rate", type=float, metavar="N", help="requests per second on each server (any number)")
+    create.add_argument("--rate", type=_rate, metavar="N", help="requests per second on each server (any number)")
+    create.add_argument(
+        "--in-flight", type=int, metavar="N", help="jobs it may have that are not finished, on all servers (any number)"
+    )
     listing = actions.add_parser("list", help="show all keys, without what they open with")
     revoke = actions.add_parser("revoke", help="revoke a key, for good")
     revoke.add_argument("key", help="its name or id")
@@ -173,6 +176,11 @@ def _data(parser: argparse.ArgumentParser) -> None:
 def _anchoring(parser: argparse.ArgumentParser) -> None:
     where = "also write every signed checkpoint to this folder or bucket (s3://bucket/prefix)"
     parser.add_argument("--anchor", dest="JOBLEDGER_ANCHOR", metavar="PLACE", help=where)
+
+
+def _rate(given: str) -> float:
+    """`50` and `50/s` are the same."""
+    return float(given.removesuffix("/s"))
 
 
 def _up(settings: Settings, given: argparse.Namespace) -> int:

@@ -481,7 +481,7 @@ OPERATIONS = (
         description="The first key of a service is made on its own machine, with `jobledger keys create`: until then "
         "the service is open, on loopback only, and this is `forbidden`.",
         body=NewKey,
-        example={"name": "shop", "role": "client", "namespace": "shop"},
+        example={"name": "shop", "role": "client", "namespace": "shop", "rate": 50, "in_flight": 1000},
         answers=(Answer(201, "The key, and its secret, which is shown this once", CreatedKey, headers=("Location",)),),
         problems=(*WRITES, "conflict"),
     ),

@@ -11,8 +11,7 @@ from litestar.types import Send
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import encode
 
-from application.errors import ApplicationError, FieldError, Invalid
-from application.keys import RateLimited
+from application.errors import ApplicationError, FieldError, Invalid, RateLimited
 from application.language import NOT_BLANK
 from domain.refusals import Refused
 

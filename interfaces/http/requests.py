@@ -179,6 +179,7 @@ def asked(request: Request[Any, Any, Any], body: bytes | None = None) -> Asked:
         namespace=namespace(request),
         trace=trace(request),
         key=_key(request, key, body) if key is not None and body is not None else None,
+        quota=caller.quota if (caller := caller_of(request.scope)) else None,
     )
 
 
