@@ -380,8 +380,8 @@ class PostgresBatch:
         created = [stream for stream in self._touched if stream.job.version == 1]
         others = sorted((stream for stream in self._touched if stream.job.version > 1), key=_id)
         moved = [stream for stream in others if stream.moved]
-        held = [(stream.job, stream.claim_id) for stream in others if stream.job.held]
-        kept = [stream.job.id for stream in others if stream.was_held and stream.job.held]
+        taken = [(stream.job, stream.claim_id) for stream in others if stream.job.held and not stream.was_held]
+        kept = [(stream.job, stream.claim_id) for stream in others if stream.job.held and stream.was_held]
         ended = [stream.job.id for stream in others if stream.was_held and not stream.job.held]
         with self._connection.pipeline():
             if self._events.ids:
@@ -391,7 +391,7 @@ class PostgresBatch:
                 move_jobs(self._connection, [s.job for s in moved], [s.position for s in moved])
                 self._quotas.write(self._connection, [s.job for s in moved])
             name_contents(self._connection, self._named, self.now)
-            move_leases(self._connection, held, kept, ended, self.now)
+            move_leases(self._connection, taken, kept, ended, self.now)
             self._keys.write(self._connection)
             self._connection.execute("COMMIT")
 
