@@ -18,6 +18,7 @@ from application.claims import Claim, ClaimedJob
 from application.errors import ApplicationError, FieldError, Invalid, KeyRefused, NotFound, TooLarge, Unavailable
 from application.ledger import Ready
 from application.reports import AnyReport, Reported
+from application.tracing import current_headers
 from domain.events import Artifact
 from domain.refusals import Conflict, JobFinished, LeaseLost
 
@@ -144,7 +145,8 @@ class RemoteService:
 
     async def _request(self, method: str, path: str, **request: Any) -> httpx2.Response:
         try:
-            response = await self._client.request(method, path, **request)
+            headers = {**request.pop("headers", {}), **current_headers()}
+            response = await self._client.request(method, path, headers=headers, **request)
         except httpx2.TransportError as error:
             raise Unavailable(f"{self._url} does not answer: {error or type(error).__name__}") from error
         if response.status_code == 429 or response.status_code >= 500:

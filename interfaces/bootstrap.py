@@ -42,6 +42,7 @@ from application.sealer import Sealer
 from application.signed_links import SignedLinks
 from application.studio import studio_handler
 from application.sweeper import Sweeper, Swept
+from application.tracing import TracedClaims, TracedJobs
 from application.upkeep import Upkeep
 from application.verifier import Verifier
 from application.visualization import KIND as VISUALIZATION
@@ -79,6 +80,8 @@ from infrastructure.postgres.why import PostgresFacts
 from infrastructure.programs import EmbeddedFailed, programs_version
 from infrastructure.remote import Pauses, RemoteService
 from infrastructure.signing import Keyring
+from infrastructure.tracing import endpoint as traces_endpoint
+from infrastructure.tracing import start_tracing
 from infrastructure.video.local import render
 from interfaces.http.health import Ready
 from interfaces.http.metrics import Metrics
@@ -102,6 +105,7 @@ __all__ = [
     "remote_worker",
     "sealing_keys",
     "sweep",
+    "traces_endpoint",
     "video_tools",
 ]
 
@@ -129,11 +133,12 @@ class Service:
         self._listener = Listener(Database(listen), self.news.tell) if listen is not None else None
         leases = PostgresLeases(self._log.beats)
         self.metrics = Metrics()
+        self.tracing = start_tracing()
         ledger = PostgresLedger(self._log, self._tell, self.metrics.appended)
         self._scout = Scout(self._log.batches, ledger.ready_jobs.horizon, self.news.tell)
         self._scout.start()
         jobs = PostgresViews(self._log.reads)
-        self.jobs = Jobs(ledger, jobs)
+        self.jobs = Jobs(ledger, jobs) if self.tracing is None else TracedJobs(ledger, jobs, self.tracing)
         self.facts = PostgresFacts(self._log.reads)
         self.following = Following(self.jobs, jobs, self.news)
         self.reports = Reports(self.jobs, leases)
@@ -142,7 +147,8 @@ class Service:
         )
         self.claimers = Claimers(lambda claimers: write_claimers(self._log.database, claimers))
         paused = PausedQueues(self._log.reads)
-        self.claims = Claims(ledger, leases, self.news, self.reports.release, self._notice, paused)
+        claiming = (ledger, leases, self.news, self.reports.release, self._notice, paused)
+        self.claims = Claims(*claiming) if self.tracing is None else TracedClaims(self.tracing, *claiming)
         contents = PostgresContents(self._log.database)
         store = _store(settings, self._log.database)
         self.artifacts = Artifacts(store, contents, self.reports)
@@ -180,6 +186,7 @@ class Service:
             queues=["default", BULK_QUEUE],
             capacity=concurrency,
             grace=grace,
+            tracing=self.tracing,
         )
 
     def readiness(self) -> Ready:
@@ -245,6 +252,8 @@ class Service:
         if self._listener is not None:
             self._listener.close()
         self._log.close()
+        if self.tracing is not None:
+            self.tracing.close()
 
     def _notice(self, claim: Claim, via: Via) -> None:
         self.claimers.notice(claim, via)
@@ -279,12 +288,14 @@ class _WorkerService:
 @asynccontextmanager
 async def remote_worker(settings: Settings, url: str, grace: float, concurrency: int) -> AsyncIterator[Worker]:
     """A worker over HTTP, which needs no database."""
-    service = RemoteService(url, settings.key.get_secret_value() if settings.key else None)
+    service, tracing = RemoteService(url, settings.key.get_secret_value() if settings.key else None), start_tracing()
     try:
         mine = handlers(settings)
-        yield Worker(_worker_name(), mine, service, Pauses(service), capacity=concurrency, grace=grace)
+        yield Worker(_worker_name(), mine, service, Pauses(service), capacity=concurrency, grace=grace, tracing=tracing)
     finally:
         await service.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 def _worker_name() -> str:

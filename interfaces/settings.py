@@ -10,8 +10,8 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DATA = "JOBLEDGER_DATA"
-CLOUDS = ("AWS_", "AZURE_", "GOOGLE_")
-"""What the settings of clouds begin with; the store of artifacts reads them from the environment."""
+FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "OTEL_")
+"""What the settings of clouds and of OpenTelemetry begin with; their own libraries read them from the environment."""
 
 
 class Settings(BaseSettings):
@@ -65,15 +65,15 @@ def _listed(names: str) -> list[str]:
 def load(flags: dict[str, Any] | None = None) -> Settings:
     """The settings in force: flags, then the environment, then `.env` here, then `.env` in the data folder.
 
-    `flags` are by variable name; those that are None were not given. What `.env` says of a cloud joins the environment,
-    where the store of artifacts looks for it. Raises pydantic.ValidationError.
+    `flags` are by variable name; those that are None were not given. What `.env` says to other libraries joins the
+    environment, where they look for it. Raises pydantic.ValidationError.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     data = given.get(DATA) or os.environ.get(DATA) or user_data_path("jobledger")
     read = files(Path(data))
     settings = Settings(_env_file=read, **given)  # type: ignore[call-arg]
     for name, value in ((name, value) for file in reversed(read) for name, value in dotenv_values(file).items()):
-        if name.startswith(CLOUDS) and value:
+        if name.startswith(FOREIGN) and value:
             os.environ.setdefault(name, value)
     return settings.model_copy(update={"data": settings.data.expanduser().absolute()})
 

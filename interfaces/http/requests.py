@@ -227,7 +227,7 @@ def asked(request: Request[Any, Any, Any], body: bytes | None = None) -> Asked:
     return Asked(
         by=actor(request),
         namespace=namespace(request),
-        trace=trace(request),
+        trace=trace(request) or own_trace(request.scope),
         key=_key(request, key, body) if key is not None and body is not None else None,
         quota=caller.quota if (caller := caller_of(request.scope)) else None,
     )
@@ -252,9 +252,15 @@ def namespace(request: Request[Any, Any, Any]) -> str | None:
 
 
 def trace(request: Request[Any, Any, Any]) -> str | None:
-    """The trace id of a W3C `traceparent` header."""
+    """The trace id of a W3C `traceparent` header; what workers say without one is of their job's trace."""
     found = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
     return found[1] if found and found[1] != "0" * 32 else None
+
+
+def own_trace(scope: Any) -> str | None:
+    """The trace that this server began for a request, where traces are made."""
+    began: str | None = scope.get("trace")
+    return began
 
 
 def if_match(request: Request[Any, Any, Any]) -> tuple[int, ...] | None:
