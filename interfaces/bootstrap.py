@@ -61,7 +61,7 @@ from infrastructure.postgres.claimers import forget_old_claimers, write_claimers
 from infrastructure.postgres.contents import PostgresContents
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.idempotency import forget_old_keys
-from infrastructure.postgres.installation import installation
+from infrastructure.postgres.installation import installation_id, link_secret
 from infrastructure.postgres.jobs import PostgresViews
 from infrastructure.postgres.keys import PostgresKeys
 from infrastructure.postgres.leases import PostgresLeases
@@ -155,7 +155,7 @@ class Service:
         self.sweeper = Sweeper(store, contents)
         self.keys = Keys(PostgresKeys(self._log.reads))
         self.origins = settings.allowed_origins
-        self.links = SignedLinks(lambda: installation(self._log.database).link_secret, time.time)
+        self.links = SignedLinks(lambda: link_secret(self._log.database), time.time)
         self.rescue = Rescue(ledger, time.monotonic)
         views = {view.name: view for view in VIEWS}
         self.operations = PostgresOperations(self._log.database, self._log.reads, views, self._tell)
@@ -415,7 +415,7 @@ def sweep(settings: Settings, grace: float, *, dry_run: bool) -> Swept:
 def keyring(settings: Settings, database: Database) -> Keyring:
     """The keys that seal the log, in the data folder or in the settings."""
     given = settings.seal_key.get_secret_value() if settings.seal_key else None
-    return Keyring(settings.data / "seal", lambda: f"jobledger/{installation(database).id}", given)
+    return Keyring(settings.data / "seal", lambda: f"jobledger/{installation_id(database)}", given)
 
 
 @contextmanager
@@ -477,7 +477,7 @@ class LogVerifier:
 
 
 def _store(settings: Settings, database: Database) -> ObjectArtifacts:
-    return ObjectArtifacts(settings.artifacts_place, settings.data / "uploads", lambda: str(installation(database).id))
+    return ObjectArtifacts(settings.artifacts_place, settings.data / "uploads", lambda: str(installation_id(database)))
 
 
 def _listen_url(settings: Settings) -> str | None:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -15,6 +14,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.ports import free_port
 from tests.waiting import eventually
 
 SIZE = 4
@@ -32,7 +32,7 @@ class Pooler:
         self._program = program
         self._server = Path(str(parts["host"]))
         self._database = parts["dbname"]
-        self._port = _free_port()
+        self._port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.dsn = f"{self._address}/{self._database}"
@@ -107,9 +107,3 @@ class Pooler:
         with suppress(psycopg.OperationalError), psycopg.connect(self.dsn, connect_timeout=2):
             return True
         return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port

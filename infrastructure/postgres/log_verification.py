@@ -20,7 +20,7 @@ from domain.job import Job, evolve
 from domain.merkle import SIZE, WIDTH, ProofFailed, fold, leaf_hash, root, split
 from domain.notes import Checkpoint, Malformed, read
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.installation import installation
+from infrastructure.postgres.installation import installation_id
 from infrastructure.postgres.jobs import COLUMNS, job_view
 from infrastructure.postgres.seal import unpacked
 from infrastructure.signing import signers
@@ -74,7 +74,7 @@ def plan(database: Database) -> Verification:
     leaves = covering([*map(str, range(0, tiles, TILES)), str(tiles)] if tiles else [], "leaves", TILES * WIDTH)
     sizes = [str(size) for (size,) in database.rows(SIZES, (CHECKPOINTS,))]
     notes = covering(["0", *sizes, str(2**63 - 1)], "checkpoints", CHECKPOINTS)
-    return Verification(str(installation(database).id), [*jobs, *leaves, *notes])
+    return Verification(str(installation_id(database)), [*jobs, *leaves, *notes])
 
 
 _verifiers: list["Verifier"] = []

@@ -34,6 +34,12 @@ FROM (
 WHERE highest >= next
 """
 RAISE_EPOCH = "UPDATE log_epoch SET epoch_offset = epoch_offset + %s RETURNING epoch_offset"
+# The roles of deploy/roles.sql, where the service runs on them and we own the tables.
+IS_TO_GRANT = """
+SELECT pg_has_role(relowner, 'USAGE') AND (SELECT count(*) = 2 FROM pg_roles WHERE rolname IN (%(app)s, %(auditor)s))
+FROM pg_class WHERE oid = 'events'::regclass
+"""
+ROLES = {"app": "jobledger_app", "auditor": "jobledger_auditor"}
 HAS_PARTITIONS = "SELECT FROM event_partitions LIMIT 1"
 STATE = """
 SELECT (SELECT max(number) FROM migrations),
@@ -95,6 +101,8 @@ def migrate(database: Database) -> list[str]:
                 raised = connection.execute(RAISE_EPOCH, behind).fetchone()
                 log.warning("log.restored", epoch_offset=raised and raised[0])
             _add_partitions(connection)
+            if connection.execute(IS_TO_GRANT, ROLES).fetchone() == (True,):
+                connection.execute(files(__package__).joinpath("grants.sql").read_bytes())
     except psycopg.errors.InsufficientPrivilege as error:
         raise SchemaNotReady(
             f"the schema has to be brought up to date, and this role may not: {error.diag.message_primary}; run "

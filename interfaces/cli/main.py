@@ -18,7 +18,7 @@ DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         settings = load({name: value for name, value in vars(given).items() if name.isupper()})
     except ValidationError as error:
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(prog="jobledger", description="Event-sourced job orchestration on Postgres.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
