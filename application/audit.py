@@ -22,7 +22,7 @@ LOOK_SECONDS = 0.2
 """How often somebody who waits for the seal looks whether it is there."""
 UNSEALED = "nothing is sealed yet; a projector seals what is new every few seconds"
 
-Action = Literal["export", "bundle"]
+Action = Literal["export", "bundle", "rekey"]
 
 
 class SealingKey(Struct, frozen=True):
@@ -95,7 +95,11 @@ class BundledEvent(Struct, frozen=True):
 
 
 class Access(Struct, frozen=True):
-    """Somebody took events out of the log: a job's bundle, or an export of what a filter found."""
+    """Somebody took events out of the log: a job's bundle, or an export of what a filter found.
+
+    Or the seal goes on under a new key since the one before is lost: `filter` has from which size on and under which
+    key, and `reason` why.
+    """
 
     number: int
     at: datetime
@@ -103,6 +107,7 @@ class Access(Struct, frozen=True):
     action: Action
     job_id: UUID | None
     filter: str | None
+    reason: str | None
 
 
 class Proofs(Protocol):

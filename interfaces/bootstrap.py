@@ -36,6 +36,7 @@ from application.log_verification import Unit, Verification
 from application.presentation import KIND as PRESENTATION
 from application.presentation import absent, presentation_handler
 from application.projector import Projector
+from application.rekeying import Rekeyed, rekey
 from application.reports import AnyReport, Reported, Reports
 from application.rescue import Rescue
 from application.sealer import Sealer
@@ -103,6 +104,7 @@ __all__ = [
     "probe",
     "programs_version",
     "remote_worker",
+    "replace_lost_key",
     "sealing_keys",
     "sweep",
     "traces_endpoint",
@@ -439,6 +441,21 @@ def sealing_keys(settings: Settings, rotate_until: datetime | None) -> list[Seal
         if rotate_until is not None:
             keyring(settings, database).rotate(rotate_until)
         return PostgresSeal(database).sealing_keys()
+    finally:
+        database.close()
+
+
+def replace_lost_key(settings: Settings, lost: Sequence[str], reason: str) -> Rekeyed:
+    """Go on with the seal under a new key; `lost` are the public keys of those before, by default the database's.
+
+    Raises SealRefused, Malformed and Unavailable.
+    """
+    assert settings.database_url is not None
+    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
+    try:
+        seal = PostgresSeal(database)
+        known = list(lost) or [key.key for key in seal.sealing_keys()]
+        return rekey(seal, keyring(settings, database), PostgresAccesses(database), known, reason)
     finally:
         database.close()
 

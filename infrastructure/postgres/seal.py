@@ -98,9 +98,9 @@ WHERE originator_id = %b AND originator_version > %b AND originator_version <= %
 ORDER BY originator_version LIMIT %b
 """
 SIGNED_AFTER = "SELECT size, note, signed_at FROM seal_checkpoints WHERE size > %s ORDER BY size LIMIT %s"
-RECORD = "INSERT INTO accesses (by, action, job_id, filter) VALUES (%s, %s, %s, %s)"
+RECORD = "INSERT INTO accesses (by, action, job_id, filter, reason) VALUES (%s, %s, %s, %s, %s)"
 ACCESSES = """
-SELECT number, at, by, action, job_id, filter FROM accesses WHERE number < %s ORDER BY number DESC LIMIT %s
+SELECT number, at, by, action, job_id, filter, reason FROM accesses WHERE number < %s ORDER BY number DESC LIMIT %s
 """
 
 
@@ -215,9 +215,11 @@ class PostgresAccesses:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record(self, by: str, action: Action, job_id: UUID | None, filter: str | None) -> None:
+    def record(
+        self, by: str, action: Action, job_id: UUID | None = None, filter: str | None = None, reason: str | None = None
+    ) -> None:
         with self._database.connection() as connection:
-            connection.execute(RECORD, (by, action, job_id, filter))
+            connection.execute(RECORD, (by, action, job_id, filter, reason))
 
     def page(self, before: int, limit: int) -> list[Access]:
         return [Access(*row) for row in self._database.rows(ACCESSES, (before, limit))]

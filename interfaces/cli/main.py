@@ -131,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
         action.add_argument("--json", action="store_true", help="print JSON")
     keys.set_defaults(command=_keys)
 
-    audit = commands.add_parser("audit", help="verify the live log; exchange the key that seals it")
+    audit = commands.add_parser("audit", help="verify the live log; exchange, or replace, the key that seals it")
     actions = audit.add_subparsers(title="actions", required=True, metavar="ACTION")
     whole = actions.add_parser("verify", help="recompute every chain, view, leaf and checkpoint of the log")
     _data(whole)
@@ -151,6 +151,16 @@ def parser() -> argparse.ArgumentParser:
     keys.add_argument("--overlap", type=float, default=7.0, metavar="DAYS", help=overlap)
     keys.add_argument("--json", action="store_true", help="print the keys as JSON")
     keys.set_defaults(command=_audit_keys)
+
+    rekey = actions.add_parser(
+        "rekey", help="go on with the seal under a new key, since the one before is lost for good"
+    )
+    _data(rekey)
+    rekey.add_argument("--reason", required=True, help="what happened; it is recorded, and auditors read it")
+    lost = "the public key that was lost, as your auditors have it (default: those in the database); may be given again"
+    rekey.add_argument("--key", action="append", default=[], metavar="KEY", help=lost)
+    rekey.add_argument("--json", action="store_true", help="print what was done as JSON")
+    rekey.set_defaults(command=_audit_rekey)
 
     verify = commands.add_parser("verify", help="check a job's bundle offline")
     verify.add_argument("bundle", help="the file, from GET /v1/audit/jobs/{id}/bundle; - reads standard input")
@@ -254,6 +264,12 @@ def _audit_keys(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.audit import keys
 
     return keys(settings, given)
+
+
+def _audit_rekey(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.audit import rekey
+
+    return rekey(settings, given)
 
 
 def _verify(settings: Settings, given: argparse.Namespace) -> int:
