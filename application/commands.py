@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
-from application.errors import ApplicationError, BatchRefused, Conflicted, Invalid, Unavailable
-from application.ledger import Batch, IdempotencyKey, Ledger, Quota
+from application.errors import ApplicationError, BatchRefused, Conflicted, Unavailable
+from application.ledger import Batch, IdempotencyKey, Ledger
 from domain.refusals import Refused
 
 TRIES = 5
@@ -21,11 +21,6 @@ class Command(Protocol):
 
     @property
     def idempotency_key(self) -> IdempotencyKey | None: ...
-
-    @property
-    def quota(self) -> Quota | None:
-        """The one that counts the jobs it sends on their way."""
-        ...
 
     @property
     def weight(self) -> int:
@@ -59,7 +54,7 @@ def execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
 
 def _halves(ledger: Ledger, commands: Sequence[Command], refused: BatchRefused) -> list[Any]:
     if len(commands) == 1:
-        return [Invalid(detail=f"the database refuses this: {refused}; nothing was recorded")]
+        return [refused.answer()]
     half = len(commands) // 2
     return execute(ledger, commands[:half]) + execute(ledger, commands[half:])
 
@@ -80,8 +75,7 @@ def _alone(ledger: Ledger, command: Command) -> list[Any]:
 def _execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
     job_ids = {id for command in commands for id in command.job_ids}
     keys = {command.idempotency_key for command in commands if command.idempotency_key}
-    quotas = {command.quota for command in commands if command.quota}
-    with ledger.batch(job_ids, keys, quotas=quotas) as batch:
+    with ledger.batch(job_ids, keys) as batch:
         return [answer(command, batch) for command in commands]
 
 

@@ -31,7 +31,6 @@ class MissHeartbeat(Struct, frozen=True, kw_only=True):
 
     expired: Expired
     idempotency_key: None = None
-    quota: None = None
     weight: int = 2
 
     @property

@@ -496,7 +496,6 @@ class Once(Struct):
     act: Callable[[], None]
     tries: int = 0
     idempotency_key: None = None
-    quota: None = None
     weight: int = 1
     job_ids: tuple[UUID, ...] = ()
 
