@@ -25,7 +25,7 @@ from application.jobs import (
     Retry,
     names_and_values,
 )
-from application.ledger import Batch
+from application.ledger import Batch, Quota
 from domain.job import Cause, Job
 from domain.refusals import Refused
 
@@ -76,7 +76,10 @@ class BulkFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 
 
 class Bulk(Struct, frozen=True, kw_only=True):
-    """The input of a bulk job: what to do, to which jobs, and who wants it, who is the actor of what it does."""
+    """The input of a bulk job: what to do, to which jobs, and who wants it, who is the actor of what it does.
+
+    `quota` is that key's, if it has one: it counts what is requeued.
+    """
 
     operation: Operation
     filter: BulkFilter
@@ -84,6 +87,7 @@ class Bulk(Struct, frozen=True, kw_only=True):
     by: str
     trace: str | None = None
     afresh: bool = False
+    quota: Quota | None = None
 
     def new_job(self) -> NewJob:
         return NewJob(
@@ -135,6 +139,10 @@ class MovePage(Struct, frozen=True, kw_only=True):
     idempotency_key: None = None
 
     @property
+    def quota(self) -> Quota | None:
+        return self.bulk.quota
+
+    @property
     def job_ids(self) -> Sequence[UUID]:
         return (self.bulk_id, *self.ids)
 
@@ -163,7 +171,7 @@ class MovePage(Struct, frozen=True, kw_only=True):
         return place
 
     def _move(self, batch: Batch, job: Job) -> Moved:
-        asked = Asked(by=self.bulk.by, namespace=job.namespace, trace=self.bulk.trace)
+        asked = Asked(by=self.bulk.by, namespace=job.namespace, trace=self.bulk.trace, quota=self.bulk.quota)
         changed, refused = 0, Counter(self.before.moved.refused)
         for id in self.ids:
             try:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
-from application.errors import ApplicationError, BatchRefused, Conflicted, Unavailable
-from application.ledger import Batch, IdempotencyKey, Ledger
+from application.errors import ApplicationError, BatchRefused, Conflicted, Invalid, Unavailable
+from application.ledger import Batch, IdempotencyKey, Ledger, Quota
 from domain.refusals import Refused
 
 TRIES = 5
@@ -21,6 +21,11 @@ class Command(Protocol):
 
     @property
     def idempotency_key(self) -> IdempotencyKey | None: ...
+
+    @property
+    def quota(self) -> Quota | None:
+        """The one that counts the jobs it sends on their way."""
+        ...
 
     @property
     def weight(self) -> int:
@@ -54,7 +59,7 @@ def execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
 
 def _halves(ledger: Ledger, commands: Sequence[Command], refused: BatchRefused) -> list[Any]:
     if len(commands) == 1:
-        return [refused.answer()]
+        return [Invalid(detail=f"the database refuses this: {refused}; nothing was recorded")]
     half = len(commands) // 2
     return execute(ledger, commands[:half]) + execute(ledger, commands[half:])
 
@@ -75,7 +80,8 @@ def _alone(ledger: Ledger, command: Command) -> list[Any]:
 def _execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
     job_ids = {id for command in commands for id in command.job_ids}
     keys = {command.idempotency_key for command in commands if command.idempotency_key}
-    with ledger.batch(job_ids, keys) as batch:
+    quotas = {command.quota for command in commands if command.quota}
+    with ledger.batch(job_ids, keys, quotas=quotas) as batch:
         return [answer(command, batch) for command in commands]
 
 

@@ -14,6 +14,7 @@ from application.claims import ClaimedJob
 from application.ends import text
 from application.record import Kept, Record, inside
 from application.reports import ProgressReport, Reported
+from application.tracing import Tracing
 from domain.events import Artifact
 
 T = TypeVar("T")
@@ -44,9 +45,10 @@ class Context:
     _said: asyncio.Future[None] | None = None
     _timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, teller: Teller, job: ClaimedJob) -> None:
+    def __init__(self, teller: Teller, job: ClaimedJob, tracing: Tracing | None = None) -> None:
         self._teller = teller
         self._job = job
+        self._tracing = tracing
 
     @cached_property
     def record(self) -> Record:
@@ -115,8 +117,10 @@ class Context:
         report = ProgressReport(job_id=self.id, attempt=self.attempt, progress=progress, message=message)
         self._teller.say(report, self._job, lambda _: said.set_result(None))
 
-    async def keep(self, kept: Kept, name: str, output: Raw) -> None:
-        """Record an output or a handle; returns once it is."""
+    async def keep(self, kept: Kept, name: str, output: Raw, seconds: float) -> None:
+        """Record an output or a handle, which another process took so long for; returns once it is."""
+        if self._tracing is not None:
+            self._tracing.stepped(kept, name, seconds)
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._record(kept, name, output, recorded)
         await _settled(recorded)
@@ -136,7 +140,7 @@ class Context:
         self._under_way[kept, name] = under_way
         try:
             with inside(name):
-                value = await call()
+                value = await (call() if self._tracing is None else self._tracing.step(kept, name, call))
             self._record(kept, name, self.record.written(kept, name, value), under_way)
         except asyncio.CancelledError:
             under_way.cancel()

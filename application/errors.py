@@ -4,8 +4,6 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from domain.refusals import Conflict
-
 
 class FieldError(Struct, frozen=True):
     """What is wrong with one field of a request; `field` is a path such as `jobs[3].priority`."""
@@ -62,6 +60,16 @@ class PreconditionFailed(ApplicationError):
     code = "precondition-failed"
 
 
+class RateLimited(ApplicationError):
+    """A key asks for more than it may; again after `retry_after` seconds."""
+
+    code = "rate-limited"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class Unavailable(ApplicationError):
     """The database is away. What was asked may or may not have been done when `outcome` says so."""
 
@@ -111,14 +119,3 @@ class Conflicted(Exception):
 
 class BatchRefused(Exception):
     """The database refused the data of a batch; which command is at fault is not known yet."""
-
-    def answer(self) -> Exception:
-        """What the command at fault is answered, once it is known."""
-        return Invalid(detail=f"the database refuses this: {self}; nothing was recorded")
-
-
-class MonthClosed(BatchRefused):
-    """A job of the batch is of a month that is being archived."""
-
-    def answer(self) -> Exception:
-        return Conflict(f"{self}, so that it stays as it is; nothing was recorded")

@@ -7,11 +7,10 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
-from application.archives import Archive, Gone
 from application.batcher import Batcher
 from application.commands import Command, execute
-from application.errors import FieldError, IdempotencyMismatch, Invalid, NotFound, PreconditionFailed
-from application.ledger import Answered, Batch, IdempotencyKey, Ledger
+from application.errors import FieldError, IdempotencyMismatch, Invalid, NotFound, PreconditionFailed, RateLimited
+from application.ledger import Answered, Batch, IdempotencyKey, Ledger, Quota
 from application.payload import Payload
 from application.readers import Readers
 from domain.events import Artifact, Created, JobError
@@ -23,6 +22,8 @@ DEFAULT = "default"
 DAY = 24 * 3600.0
 SETTLING = timedelta(seconds=5)
 """An event's time is taken just before its commit: what happened in the last moments may still be on its way."""
+QUOTA_RETRY_SECONDS = 1
+"""After which a key with a quota may ask again: nobody knows when a job of its own will finish."""
 READ_PATIENCE = 2.0
 """Seconds after which a read says that the database is away."""
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -182,13 +183,14 @@ class JobView(Struct, frozen=True, kw_only=True):
 class Asked(Struct, frozen=True, kw_only=True):
     """Who sends a command, in which trace, and the name it gave the request, if any.
 
-    `namespace` is the one whose jobs it sees; None for all.
+    `namespace` is the one whose jobs it sees; None for all. `quota` bounds what it has in flight, if anything does.
     """
 
     by: str
     namespace: str | None = None
     trace: str | None = None
     key: IdempotencyKey | None = None
+    quota: Quota | None = None
 
     def cause(self, batch: Batch) -> Cause:
         return Cause(batch.now, self.by, self.trace)
@@ -204,7 +206,7 @@ class Accepted(Struct, frozen=True):
 
 
 class Create(Struct, frozen=True):
-    """Create jobs, all or none."""
+    """Create jobs, all or none. Refused as RateLimited when they are more than the quota has room for."""
 
     jobs: Sequence[NewJob]
     asked: Asked
@@ -218,6 +220,10 @@ class Create(Struct, frozen=True):
         return self.asked.key
 
     @property
+    def quota(self) -> Quota | None:
+        return self.asked.quota
+
+    @property
     def weight(self) -> int:
         return len(self.jobs)
 
@@ -226,9 +232,12 @@ class Create(Struct, frozen=True):
             return replay
         cause = self.asked.cause(batch)
         key = self.asked.key.key if self.asked.key else None
+        _check_room(self.asked.quota, len(self.jobs), batch)
         jobs, position = batch.new_jobs(len(self.jobs)), 0
         for job, new in zip(jobs, self.jobs, strict=True):
             position = batch.record(job, [new.created(self.asked.namespace or DEFAULT, cause, key)])
+        if self.asked.quota is not None:
+            batch.charge(self.asked.quota, jobs)
         return _accepted(self.asked.key, jobs, position, batch)
 
 
@@ -240,6 +249,7 @@ class Cancel(Struct, frozen=True, kw_only=True):
     asked: Asked
     if_match: tuple[int, ...] | None = None
     idempotency_key: None = None
+    quota: None = None
     weight: int = 1
 
     @property
@@ -253,7 +263,10 @@ class Cancel(Struct, frozen=True, kw_only=True):
 
 
 class Requeue(Struct, frozen=True, kw_only=True):
-    """Send a finished job round again; `afresh` forgets its recorded steps."""
+    """Send a finished job round again; `afresh` forgets its recorded steps. Counted by the quota, as a new one is.
+
+    Asked for by a key without a quota, it is counted by the one that counted it before.
+    """
 
     job_id: UUID
     reason: str
@@ -270,11 +283,18 @@ class Requeue(Struct, frozen=True, kw_only=True):
     def idempotency_key(self) -> IdempotencyKey | None:
         return self.asked.key
 
+    @property
+    def quota(self) -> Quota | None:
+        return self.asked.quota
+
     def run(self, batch: Batch) -> Accepted:
         if (replay := _replayed(self.asked.key, batch)) is not None:
             return replay
         job = _job(batch, self.job_id, self.asked.namespace, self.if_match)
         events = job.requeue(self.reason, self.asked.cause(batch), afresh=self.afresh)
+        if self.asked.quota is not None:
+            _check_room(self.asked.quota, 1, batch)
+            batch.charge(self.asked.quota, [job])
         return _accepted(self.asked.key, [job], batch.record(job, events), batch)
 
 
@@ -340,10 +360,6 @@ class Views(Protocol):
         """The version that a job had at a moment, 0 before its creation; and the database's clock."""
         ...
 
-    def archive_of(self, id: UUID) -> Archive | None:
-        """The archive that jobs created at that time went to, if they did."""
-        ...
-
     def position_of(self, id: UUID, version: int) -> int:
         """The position of one of a job's events; 0 when there is none."""
         ...
@@ -376,11 +392,9 @@ class Jobs:
         return accepted
 
     async def get(self, id: UUID, namespace: str | None = None) -> JobView:
-        """The job as it is now. Raises NotFound, also for a job of another than the namespace, and Gone."""
+        """The job as it is now. Raises NotFound, also for a job of another than the namespace, if one is given."""
         view = await self._reads.submit(id)
-        if view is None:
-            raise absent(id, await self.read(self._views.archive_of, id))
-        if namespace not in (None, view.namespace):
+        if view is None or namespace not in (None, view.namespace):
             raise unknown(id)
         return view
 
@@ -429,11 +443,6 @@ class Jobs:
         self.read.close()
 
 
-def absent(id: UUID, archive: Archive | None) -> NotFound:
-    """Why a job is not there, given the archive that ids of its time went to, if they did."""
-    return unknown(id) if archive is None else Gone(f"job {id}", archive)
-
-
 def unknown(id: UUID) -> NotFound:
     return NotFound(f"there is no job {id}")
 
@@ -445,6 +454,18 @@ def _job(batch: Batch, id: UUID, namespace: str | None, if_match: tuple[int, ...
     if if_match is not None and job.version not in if_match:
         raise PreconditionFailed(f"job {id} is at version {job.version}, which If-Match does not name; look again")
     return job
+
+
+def _check_room(quota: Quota | None, more: int, batch: Batch) -> None:
+    """Raises RateLimited when a quota has no room for so many jobs more."""
+    if quota is None or batch.in_flight(quota) + more <= quota.most:
+        return
+    asks = "another" if more == 1 else f"{more:,} more"
+    raise RateLimited(
+        f"key {quota.name!r} may have {quota.most:,} jobs in flight, and asks for {asks} beside "
+        f"{batch.in_flight(quota):,} that have not finished; nothing was recorded; wait until some have",
+        QUOTA_RETRY_SECONDS,
+    )
 
 
 def _replayed(key: IdempotencyKey | None, batch: Batch) -> Accepted | None:

@@ -12,7 +12,8 @@ from uuid import UUID
 import structlog
 from msgspec import Meta, Struct
 
-from application.errors import ApplicationError, FieldError, Invalid, NotFound, Unavailable
+from application.errors import ApplicationError, FieldError, Invalid, NotFound, RateLimited, Unavailable
+from application.ledger import Quota
 
 log = structlog.get_logger()
 Role: TypeAlias = Literal["client", "worker", "auditor", "operator", "admin"]
@@ -25,22 +26,14 @@ LOOK_AGAIN_SECONDS = 0.1
 """How soon after the last time an unknown key, which may be a new one, makes it look again."""
 WRITE_SECONDS = 10.0
 """How often it is written down when keys were last used."""
+MOST_IN_FLIGHT = 100_000
+"""Of a key with a quota: what is in flight is counted whenever it asks for more."""
 KeyName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
 Namespace: TypeAlias = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Unauthenticated(ApplicationError):
     code = "unauthenticated"
-
-
-class RateLimited(ApplicationError):
-    """A key asks more often than it may; again after `retry_after` seconds."""
-
-    code = "rate-limited"
-
-    def __init__(self, detail: str, retry_after: int) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
 
 
 class KeyConflict(ApplicationError):
@@ -53,13 +46,15 @@ class NewKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key to make. Its name is for ever: it stands in every event that the key causes.
 
     `namespace` limits it to the jobs of one; without it, it sees all, and creates in `default`. `rate` bounds its
-    requests per second on each server, in bursts of as many; a second's worth at the least.
+    requests per second on each server, in bursts of as many; a second's worth at the least. `in_flight` bounds the
+    jobs it has asked for that have not finished, on all servers together.
     """
 
     name: KeyName
     role: Role
     namespace: Namespace | None = None
     rate: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    in_flight: Annotated[int, Meta(ge=1, le=MOST_IN_FLIGHT)] | None = None
 
 
 class Key(Struct, frozen=True, kw_only=True):
@@ -70,6 +65,7 @@ class Key(Struct, frozen=True, kw_only=True):
     role: Role
     namespace: str | None
     rate: float | None
+    in_flight: int | None
     created_at: datetime
     created_by: str
     last_used_at: datetime | None
@@ -91,6 +87,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     role: Role
     namespace: str | None = None
     key_id: UUID | None = None
+    quota: Quota | None = None
 
 
 ANYBODY = Caller(actor="anonymous", role="admin")
@@ -178,7 +175,8 @@ class Keys:
         self._used.add(key.id)
         if key.rate is not None:
             self._buckets.setdefault(key.id, _Bucket(key.rate)).take(key.name)
-        return Caller(actor=f"key:{key.name}", role=key.role, namespace=key.namespace, key_id=key.id)
+        quota = Quota(key.id, key.name, key.in_flight) if key.in_flight is not None else None
+        return Caller(actor=f"key:{key.name}", role=key.role, namespace=key.namespace, key_id=key.id, quota=quota)
 
     def serving(self, key_id: UUID, task: "asyncio.Task[object]") -> None:
         """A request of a key is served by a task, which is cancelled when the key is revoked."""

@@ -20,6 +20,14 @@ class IdempotencyKey(Struct, frozen=True, order=True):
     fingerprint: bytes
 
 
+class Quota(Struct, frozen=True, order=True):
+    """A key that may have at most so many jobs in flight: asked for by it, and not finished."""
+
+    key_id: UUID
+    name: str
+    most: int
+
+
 class Answered(Struct, frozen=True):
     """What a request with an idempotency key was answered the first time."""
 
@@ -89,6 +97,17 @@ class Batch(Protocol):
         """Remember what the key is answered."""
         ...
 
+    def in_flight(self, quota: Quota) -> int:
+        """The jobs in flight that a quota of the batch counts, up to its most; no other batch adds to them meanwhile.
+
+        What another command of the batch finishes is still among them.
+        """
+        ...
+
+    def charge(self, quota: Quota, jobs: Sequence[Job]) -> None:
+        """From now on the quota counts these jobs, and no other does."""
+        ...
+
 
 class Ledger(Protocol):
     """Opens batches."""
@@ -98,8 +117,9 @@ class Ledger(Protocol):
         job_ids: Collection[UUID] = (),
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
+        quotas: Collection[Quota] = (),
     ) -> AbstractContextManager[Batch]:
-        """Lock the jobs, then the keys, both in order; commit at the end, or roll back when the body raises.
+        """Lock jobs, then keys, then quotas, each in order; commit at the end, or roll back when the body raises.
 
         `claim` says what `ready` will be asked first, so that it can be looked for in the same round trip.
 

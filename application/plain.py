@@ -6,6 +6,7 @@ import queue
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
@@ -54,11 +55,12 @@ class Move(Struct, frozen=True, tag=True):
 
 
 class Keep(Struct, frozen=True, tag=True):
-    """Record the output of a step, or the handle of a submission."""
+    """Record the output of a step, or the handle of a submission, which took so many seconds."""
 
     kept: Kept
     name: str
     value: Raw
+    seconds: float
 
 
 class Save(Struct, frozen=True, tag=True):
@@ -178,9 +180,11 @@ class PlainContext:
     def _once(self, kept: Kept, name: str, fn: Callable[..., Any], call: Callable[[], Any]) -> Any:
         self._go_on()
         if not self.record.ask(kept, name):
+            begun = time.monotonic()
             with inside(name):
                 value = self.record.written(kept, name, call())
-            self._ask(Keep(kept, name, value))  # although it may be told to stop by now: what is done is kept
+            took = time.monotonic() - begun
+            self._ask(Keep(kept, name, value, took))  # although it may be told to stop by now: what is done is kept
             self.record.keep(kept, name, value)
         return self.record.read(kept, name, fn)
 

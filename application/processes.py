@@ -36,7 +36,7 @@ class Recorder(Protocol):
 
     def move(self, fraction: float, message: str | None) -> None: ...
 
-    async def keep(self, kept: Kept, name: str, output: Raw) -> None: ...
+    async def keep(self, kept: Kept, name: str, output: Raw, seconds: float) -> None: ...
 
     async def save_artifact(self, name: str, content: bytes | Path, media_type: str) -> Artifact: ...
 
@@ -136,7 +136,7 @@ class Process:
     async def _answer(self, word: Keep | Save | Read, recorder: Recorder) -> Answer:
         try:
             if isinstance(word, Keep):
-                await recorder.keep(word.kept, word.name, word.value)
+                await recorder.keep(word.kept, word.name, word.value, word.seconds)
                 return Answer()
             if isinstance(word, Read):
                 return Answer(content=await recorder.read_artifact(word.artifact))

@@ -31,6 +31,7 @@ class MissHeartbeat(Struct, frozen=True, kw_only=True):
 
     expired: Expired
     idempotency_key: None = None
+    quota: None = None
     weight: int = 2
 
     @property

@@ -18,6 +18,12 @@ MOST_LEAVES = 65_536
 """Events that one checkpoint adds at the most; what is left is sealed at once after that."""
 
 
+BRING = (
+    "bring a copy of the file `keys`; only if there is none any more, `jobledger audit rekey` goes on under a new key; "
+    "see docs/audit.md"
+)
+
+
 class SealRefused(ApplicationError):
     """The sealer will not sign this."""
 
@@ -142,9 +148,7 @@ class Sealer:
 
         Raises Unavailable, and SealRefused rather than sign what does not extend what was signed before.
         """
-        kept = self._keys.last()  # first: another sealer may keep a later one in the same place at any moment
-        before = self._store.sealed()
-        origin = self._checked(before, kept)
+        before, origin = self.check()
         if before.refusal is not None:
             self._store.refuse(None)
         if before.age is not None and before.age < age:
@@ -159,6 +163,12 @@ class Sealer:
         added = extension.size - before.size
         log.debug("log.sealed", size=extension.size, added=added)
         return added
+
+    def check(self) -> tuple[Sealed, str]:
+        """How far the log is sealed, and its origin. Raises SealRefused for what does not extend what was signed."""
+        kept = self._keys.last()  # first: another sealer may keep a later one in the same place at any moment
+        before = self._store.sealed()
+        return before, self._checked(before, kept)
 
     def _extension(self, before: Sealed, new: Unsealed, origin: str) -> Extension:
         leaves = [leaf_hash(new.hashes[at : at + SIZE]) for at in range(0, len(new.hashes), SIZE)]
@@ -179,14 +189,16 @@ class Sealer:
             if origin is None and kept is None:
                 origin = self._keys.make()
         elif origin is None:
-            raise SealRefused("this log is sealed already, and its key is not here; bring the key, see docs/audit.md")
+            raise SealRefused(f"this log is sealed already, and its key is not here; {BRING}")
         elif not self._keys.signed(before.note):
-            raise SealRefused(f"the last checkpoint of this log was not signed by a key that is here ({origin})")
+            raise SealRefused(
+                f"the last checkpoint of this log was not signed by a key that is here ({origin}); {BRING}"
+            )
         if kept is not None and kept != before.note:
             self._must_extend(_checkpoint(kept), before)
         if before.note is None:
             if origin is None:
-                raise SealRefused("a checkpoint is kept here, but no key; bring the key, see docs/audit.md")
+                raise SealRefused(f"a checkpoint is kept here, but no key; {BRING}")
             return origin
         last = _checkpoint(before.note)
         if last.size != before.size or last.root != _root(before.size, _reading(_edge(before))):

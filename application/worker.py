@@ -29,6 +29,7 @@ from application.reports import (
     Reported,
     Reports,
 )
+from application.tracing import Tracing
 from domain.events import Artifact
 from domain.refusals import JobFinished, LeaseLost, Refused
 
@@ -126,6 +127,7 @@ class Worker:
         queues: Sequence[str] = ("default",),
         capacity: int = 10,
         grace: float = 20.0,
+        tracing: Tracing | None = None,
     ) -> None:
         """`grace`: seconds that running handlers are given to end when the worker stops."""
         self._name = name
@@ -134,6 +136,7 @@ class Worker:
         self._news = news
         self._queues = list(queues)
         self._grace = grace
+        self._tracing = tracing
         self._running: dict[tuple[UUID, int], Running] = {}
         self._processes = Processes(min(capacity, os.cpu_count() or 1))
         self._rooms = _rooms(handlers, capacity, self._processes.size)
@@ -231,7 +234,7 @@ class Worker:
         handling.set(running.job)
         running.begun = True
         try:
-            report = self._stopped(running) if running.stopped else await self._run_handler(running)
+            report = self._stopped(running) if running.stopped else await self._attempt(running)
         except (LeaseLost, JobFinished) as lost:
             self._let_go(running, lost)
             return
@@ -258,11 +261,15 @@ class Worker:
             job = running.job
             log.warning(event, job_id=str(job.id), attempt=job.attempt, worker=self._name, reason=str(answer), **said)
 
+    async def _attempt(self, running: Running) -> AnyReport | None:
+        run = self._run_handler(running)
+        return await (run if self._tracing is None else self._tracing.attempt(running.job, run))
+
     async def _run_handler(self, running: Running) -> AnyReport | None:
         """The report that the handler's end calls for; none when the job is no longer ours."""
         job = running.job
         handler = self._handlers[job.kind]
-        context = Context(self, job)
+        context = Context(self, job, self._tracing)
         limit: asyncio.Timeout | None = None
         try:
             if handler.choose is not None:

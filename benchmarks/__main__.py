@@ -67,6 +67,7 @@ MEASURES = (
     "video",
     "audit",
     "time_travel",
+    "export",
     "views",
 )
 QUESTIONS = (
@@ -354,6 +355,22 @@ class Bench:
         """A job of 10 000 events as it was at its last version."""
         self.note("job of 10,000 events at a version, ms", audit.time_travel(self.database()) * 1000)
 
+    def export(self) -> None:
+        """All events of `--jobs` jobs, four each, read as lines over HTTP, and what that takes of memory."""
+        address = self.database()
+        audit.seed(address, self._jobs)
+        with self.processes(address, ["api", "--port", "0"], 1) as (server,):
+            url = _listening(server)
+            _lines(f"{url}/v1/events?limit=10000")
+            before, begun = _peak(server.pid), time.perf_counter()
+            events = _lines(f"{url}/v1/events")
+            took = time.perf_counter() - begun
+            assert events == self._jobs * 4, events
+            self.note("export of the log, events", events)
+            self.note("export of the log, events/s", events / took)
+            self.note("server's peak memory after 10,000 events, MB", before)
+            self.note("server's peak memory after all events, MB", _peak(server.pid))
+
     @contextmanager
     def _database(self, address: str) -> Iterator[Database]:
         database = Database(address)
@@ -453,6 +470,13 @@ async def _fan_out(url: str, followers: int) -> float:
 def _load(url: str, body: str | None = None) -> float:
     command = [sys.executable, "-m", "benchmarks.load", url, "64", "3", *([body] if body else [])]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def _lines(url: str) -> int:
+    """How many lines there are."""
+    with httpx2.stream("GET", url, headers={"Accept": "application/x-ndjson"}, timeout=60) as answer:
+        answer.raise_for_status()
+        return sum(piece.count(b"\n") for piece in answer.iter_bytes())
 
 
 def _listening(process: "subprocess.Popen[str]") -> str:

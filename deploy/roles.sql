@@ -1,22 +1,42 @@
--- The role that the service runs as, which can add to the log and never change it.
+-- The roles of a service: who owns its tables, who adds to its log and never changes it, and who only reads.
 --
--- Run this after `jobledger migrate`, on the same database, as a superuser (on managed servers: as its administrator,
--- once a member of the tables' owner), and again after each upgrade: it may be run any number of times. Then give the
--- role a password, or another way to log in that your server knows:
+-- Run this once in the service's database, as a superuser (on managed servers: as its administrator), before or after
+-- `jobledger migrate`; it may be run any number of times. Then give each role a password, or another way to log in that
+-- your server knows:
 --
+--   ALTER ROLE jobledger_owner PASSWORD '…';
 --   ALTER ROLE jobledger_app PASSWORD '…';
 --
--- and start the service with the role in DATABASE_URL and with the tables' owner in MIGRATION_DATABASE_URL.
+-- and start the service with jobledger_app in DATABASE_URL and jobledger_owner in MIGRATION_DATABASE_URL. What each role
+-- may do with each table stands in infrastructure/postgres/grants.sql; `jobledger migrate` grants it, at each upgrade
+-- anew. If the schema was made before by another role, that role stays its owner: let it migrate, once more now.
 
 DO $$
+DECLARE
+  role text;
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'jobledger_app') THEN
-    CREATE ROLE jobledger_app LOGIN;
-  END IF;
+  FOREACH role IN ARRAY ARRAY['jobledger_owner', 'jobledger_app', 'jobledger_auditor'] LOOP
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+      EXECUTE format('CREATE ROLE %I LOGIN', role);
+    END IF;
+    EXECUTE format('ALTER ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', role);
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role);
+    EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', role);
+  END LOOP;
+  -- Nobody else gets in, or makes anything here.
+  EXECUTE format('REVOKE CONNECT, TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+  REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+  GRANT CREATE ON SCHEMA public TO jobledger_owner;
 END $$;
 
--- A write transaction that is left open anywhere holds readers of the whole log back: ours end by themselves.
+-- A write transaction that is left open anywhere holds readers of the whole log back: ours end by themselves. Behind a
+-- pooler in transaction mode these are all the limits there are. Migrations of large tables may take longer.
+ALTER ROLE jobledger_owner SET idle_in_transaction_session_timeout = '60s';
 ALTER ROLE jobledger_app SET idle_in_transaction_session_timeout = '10s';
+ALTER ROLE jobledger_app SET statement_timeout = '60s';
+ALTER ROLE jobledger_auditor SET idle_in_transaction_session_timeout = '60s';
+ALTER ROLE jobledger_auditor SET statement_timeout = '15min';
+ALTER ROLE jobledger_auditor SET default_transaction_read_only = on;
 DO $$
 BEGIN
   IF current_setting('server_version_num')::integer >= 170000 THEN
@@ -26,27 +46,3 @@ END $$;
 
 -- So that /readyz can name the oldest open write transaction, whoever has it; without it, only one of our own.
 GRANT pg_read_all_stats TO jobledger_app;
-
-GRANT USAGE ON SCHEMA public TO jobledger_app;
-
--- The log. An INSERT into `events` needs no right on the partition it ends in, so months made later need no grant, and
--- partitions cannot be written around their parent.
-GRANT SELECT, INSERT ON events TO jobledger_app;
-GRANT SELECT ON log_epoch, migrations, event_partitions, installation TO jobledger_app;
-GRANT EXECUTE ON FUNCTION safe_position() TO jobledger_app;
-
--- What can be folded from the log again, and what is not history.
-GRANT SELECT, INSERT, UPDATE, DELETE
-  ON jobs, leases, idempotency_keys, checkpoints, artifact_contents, artifact_holds, projections, verifications,
-    resumptions, stats, totals, workers, failures, usage, queue_pauses TO jobledger_app;
--- Keys are made and revoked, never removed.
-GRANT SELECT, INSERT, UPDATE ON keys, key_uses TO jobledger_app;
-GRANT UPDATE (swept_at) ON installation TO jobledger_app;
-
--- The seal, which grows, and the record of who took what out of the log. Triggers refuse to change what they have.
-GRANT SELECT, INSERT ON seal_checkpoints, accesses TO jobledger_app;
-GRANT SELECT, INSERT, UPDATE ON seal_tiles, seal_keys TO jobledger_app;
-GRANT SELECT, UPDATE ON seal TO jobledger_app;
-
--- What left the log, and to which archive; only the tables' owner moves months (`jobledger retention`).
-GRANT SELECT ON archives, archived_leaves TO jobledger_app;

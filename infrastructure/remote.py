@@ -14,11 +14,11 @@ import httpx2
 import msgspec
 from msgspec import Struct
 
-from application.archives import Gone
 from application.claims import Claim, ClaimedJob
 from application.errors import ApplicationError, FieldError, Invalid, KeyRefused, NotFound, TooLarge, Unavailable
 from application.ledger import Ready
 from application.reports import AnyReport, Reported
+from application.tracing import current_headers
 from domain.events import Artifact
 from domain.refusals import Conflict, JobFinished, LeaseLost
 
@@ -37,7 +37,7 @@ UPLOAD_TIMEOUT = httpx2.Timeout(ANSWER_SECONDS, read=STORED_SECONDS, write=60.0,
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3.0)
 """No most: uploads must not keep heartbeats waiting. A server hangs up after five idle seconds; we do before."""
 ERRORS: dict[str, type[Exception]] = {
-    error.code: error for error in (Conflict, Gone, JobFinished, LeaseLost, NotFound, TooLarge, Unavailable)
+    error.code: error for error in (Conflict, JobFinished, LeaseLost, NotFound, TooLarge, Unavailable)
 }
 
 
@@ -145,7 +145,8 @@ class RemoteService:
 
     async def _request(self, method: str, path: str, **request: Any) -> httpx2.Response:
         try:
-            response = await self._client.request(method, path, **request)
+            headers = {**request.pop("headers", {}), **current_headers()}
+            response = await self._client.request(method, path, headers=headers, **request)
         except httpx2.TransportError as error:
             raise Unavailable(f"{self._url} does not answer: {error or type(error).__name__}") from error
         if response.status_code == 429 or response.status_code >= 500:

@@ -4,7 +4,8 @@ import os
 import re
 import secrets
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -99,7 +100,8 @@ class Keyring:
     """The keys in a folder of their own, and the last checkpoint they signed, out of the database's reach.
 
     `keys` has a key a line, and after it, for one that is on its way out, ` until <RFC 3339>`. All keys in use sign, so
-    that a checkpoint carries the old signature and the new one for a while. Keys from the settings take its place.
+    that a checkpoint carries the old signature and the new one for a while. Of a lost key it has the public one, which
+    checks what that signed. Keys from the settings take its place.
     """
 
     def __init__(self, folder: Path, origin: Callable[[], str], given: str | None = None) -> None:
@@ -109,8 +111,8 @@ class Keyring:
         self._given = given
 
     def origin(self) -> str | None:
-        lines = self._lines()
-        return lines[0][0].name if lines else None
+        verifiers = self.verifiers()
+        return read_verifier_key(verifiers[0])[0] if verifiers else None
 
     def make(self) -> str:
         key = SigningKey.make(self.origin() or self._name_log())
@@ -122,16 +124,39 @@ class Keyring:
         if (name := self.origin()) is None or self._given is not None:
             raise Malformed(f"there is no key in {self._folder} that a new one could follow")
         key = SigningKey.make(name)
-        old = [line if " until " in line else f"{line} until {until.isoformat()}" for line in self._written_lines()]
+        old = [
+            line if " until " in line or not line.startswith("PRIVATE") else f"{line} until {until.isoformat()}"
+            for line in self._written_lines()
+        ]
         self._write("keys", "".join(f"{line}\n" for line in (*old, key.written())))
         return key.verifier
 
     def verifiers(self) -> list[str]:
-        """The public keys of all that are here, also of those whose time is over."""
-        return [key.verifier for key, _ in self._lines()]
+        """The public keys of all that are here, also of those whose time is over, and of lost ones."""
+        return [key if isinstance(key, str) else key.verifier for key, _ in self._lines()]
+
+    def private(self) -> list[str]:
+        """The public keys of those that can sign here, also of those whose time is over."""
+        return [key.verifier for key, _ in self._lines() if isinstance(key, SigningKey)]
+
+    def trusting(self, verifiers: Sequence[str]) -> "Keyring":
+        return Keyring(self._folder, self._name_log, ",".join((*self._written_lines(), *verifiers)))
+
+    def replace(self, lost: Sequence[str]) -> str:
+        """Make a key beside the public ones of those that are lost; returns its verifier key."""
+        if self._given is not None:
+            raise Malformed(
+                "JOBLEDGER_SEAL_KEY is set, and a new key is made in the data folder: unset it, run this again, and "
+                "then give it the content of the file `keys`"
+            )
+        key = SigningKey.make(read_verifier_key(lost[0])[0])
+        kept = [line for line in self._written_lines() if line not in lost]
+        self._write("keys", "".join(f"{line}\n" for line in (*kept, *lost, key.written())))
+        return key.verifier
 
     def sign(self, text: str, now: datetime) -> tuple[str, list[str]]:
-        keys = [key for key, until in self._lines() if until is None or now < until]
+        lines = self._lines()
+        keys = [key for key, until in lines if isinstance(key, SigningKey) and (until is None or now < until)]
         return write(text, [key.sign(text) for key in keys]), [key.verifier for key in keys]
 
     def signed(self, note: str) -> bool:
@@ -146,9 +171,10 @@ class Keyring:
     def keep(self, note: str) -> None:
         self._write("checkpoint", note)
 
-    def _lines(self) -> list[tuple[SigningKey, datetime | None]]:
+    def _lines(self) -> list[tuple[SigningKey | str, datetime | None]]:
+        """The keys, with the end of their time if they have one; of lost ones the public key."""
         read = [line.partition(" until ") for line in self._written_lines()]
-        return [(SigningKey.parse(key), datetime.fromisoformat(until) if until else None) for key, _, until in read]
+        return [(_key(key), datetime.fromisoformat(until) if until else None) for key, _, until in read]
 
     def _written_lines(self) -> list[str]:
         if self._given is not None:
@@ -174,3 +200,11 @@ class Keyring:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _key(line: str) -> SigningKey | str:
+    """A private key or, as it is, the public one of a key that is lost. Raises Malformed."""
+    with suppress(Malformed):
+        read_verifier_key(line)
+        return line
+    return SigningKey.parse(line)

@@ -36,13 +36,14 @@ from application.log_verification import Unit, Verification
 from application.presentation import KIND as PRESENTATION
 from application.presentation import absent, presentation_handler
 from application.projector import Projector
+from application.rekeying import Rekeyed, rekey
 from application.reports import AnyReport, Reported, Reports
 from application.rescue import Rescue
-from application.retention import Retention
 from application.sealer import Sealer
 from application.signed_links import SignedLinks
 from application.studio import studio_handler
 from application.sweeper import Sweeper, Swept
+from application.tracing import TracedClaims, TracedJobs
 from application.upkeep import Upkeep
 from application.verifier import Verifier
 from application.visualization import KIND as VISUALIZATION
@@ -50,7 +51,6 @@ from application.visualization import visualization_handler
 from application.worker import Worker
 from domain.events import Artifact
 from infrastructure.anchors import ObjectAnchor
-from infrastructure.archives import ObjectArchives
 from infrastructure.artifacts import ObjectArtifacts, probe
 from infrastructure.chromium import Chromium, find_chromium
 from infrastructure.embedded import AlreadyRunning, EmbeddedPostgres
@@ -62,7 +62,7 @@ from infrastructure.postgres.claimers import forget_old_claimers, write_claimers
 from infrastructure.postgres.contents import PostgresContents
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.idempotency import forget_old_keys
-from infrastructure.postgres.installation import installation
+from infrastructure.postgres.installation import installation_id, link_secret
 from infrastructure.postgres.jobs import PostgresViews
 from infrastructure.postgres.keys import PostgresKeys
 from infrastructure.postgres.leases import PostgresLeases
@@ -73,7 +73,6 @@ from infrastructure.postgres.notifications import Listener, Notifier
 from infrastructure.postgres.operations import PostgresOperations
 from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, PostgresLog
 from infrastructure.postgres.queues import PausedQueues
-from infrastructure.postgres.retention import PostgresMonths
 from infrastructure.postgres.schema import Health, SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
 from infrastructure.postgres.seal import PostgresAccesses, PostgresSeal
@@ -81,7 +80,9 @@ from infrastructure.postgres.verifications import PostgresVerifications
 from infrastructure.postgres.why import PostgresFacts
 from infrastructure.programs import EmbeddedFailed, programs_version
 from infrastructure.remote import Pauses, RemoteService
-from infrastructure.signing import Keyring, signers
+from infrastructure.signing import Keyring
+from infrastructure.tracing import endpoint as traces_endpoint
+from infrastructure.tracing import start_tracing
 from infrastructure.video.local import render
 from interfaces.http.health import Ready
 from interfaces.http.metrics import Metrics
@@ -103,9 +104,10 @@ __all__ = [
     "probe",
     "programs_version",
     "remote_worker",
-    "retention",
+    "replace_lost_key",
     "sealing_keys",
     "sweep",
+    "traces_endpoint",
     "video_tools",
 ]
 
@@ -129,15 +131,16 @@ class Service:
         self._log = Log(dsn, prepare=prepare)
         self.news = LocalNews()
         self._notifier = Notifier(self._log.database)
-        listen = settings.listen_url.get_secret_value() if settings.listen_url else dsn
-        self._listener = Listener(Database(listen), self.news.tell)
+        listen = _listen_url(settings)
+        self._listener = Listener(Database(listen), self.news.tell) if listen is not None else None
         leases = PostgresLeases(self._log.beats)
         self.metrics = Metrics()
+        self.tracing = start_tracing()
         ledger = PostgresLedger(self._log, self._tell, self.metrics.appended)
         self._scout = Scout(self._log.batches, ledger.ready_jobs.horizon, self.news.tell)
         self._scout.start()
         jobs = PostgresViews(self._log.reads)
-        self.jobs = Jobs(ledger, jobs)
+        self.jobs = Jobs(ledger, jobs) if self.tracing is None else TracedJobs(ledger, jobs, self.tracing)
         self.facts = PostgresFacts(self._log.reads)
         self.following = Following(self.jobs, jobs, self.news)
         self.reports = Reports(self.jobs, leases)
@@ -146,14 +149,15 @@ class Service:
         )
         self.claimers = Claimers(lambda claimers: write_claimers(self._log.database, claimers))
         paused = PausedQueues(self._log.reads)
-        self.claims = Claims(ledger, leases, self.news, self.reports.release, self._notice, paused)
+        claiming = (ledger, leases, self.news, self.reports.release, self._notice, paused)
+        self.claims = Claims(*claiming) if self.tracing is None else TracedClaims(self.tracing, *claiming)
         contents = PostgresContents(self._log.database)
         store = _store(settings, self._log.database)
         self.artifacts = Artifacts(store, contents, self.reports)
         self.sweeper = Sweeper(store, contents)
         self.keys = Keys(PostgresKeys(self._log.reads))
         self.origins = settings.allowed_origins
-        self.links = SignedLinks(lambda: installation(self._log.database).link_secret, time.time)
+        self.links = SignedLinks(lambda: link_secret(self._log.database), time.time)
         self.rescue = Rescue(ledger, time.monotonic)
         views = {view.name: view for view in VIEWS}
         self.operations = PostgresOperations(self._log.database, self._log.reads, views, self._tell)
@@ -184,6 +188,7 @@ class Service:
             queues=["default", BULK_QUEUE],
             capacity=concurrency,
             grace=grace,
+            tracing=self.tracing,
         )
 
     def readiness(self) -> Ready:
@@ -244,10 +249,13 @@ class Service:
             self.jobs,
             self._scout,
             self._notifier,
-            self._listener,
         ):
             part.close()
+        if self._listener is not None:
+            self._listener.close()
         self._log.close()
+        if self.tracing is not None:
+            self.tracing.close()
 
     def _notice(self, claim: Claim, via: Via) -> None:
         self.claimers.notice(claim, via)
@@ -282,12 +290,14 @@ class _WorkerService:
 @asynccontextmanager
 async def remote_worker(settings: Settings, url: str, grace: float, concurrency: int) -> AsyncIterator[Worker]:
     """A worker over HTTP, which needs no database."""
-    service = RemoteService(url, settings.key.get_secret_value() if settings.key else None)
+    service, tracing = RemoteService(url, settings.key.get_secret_value() if settings.key else None), start_tracing()
     try:
         mine = handlers(settings)
-        yield Worker(_worker_name(), mine, service, Pauses(service), capacity=concurrency, grace=grace)
+        yield Worker(_worker_name(), mine, service, Pauses(service), capacity=concurrency, grace=grace, tracing=tracing)
     finally:
         await service.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 def _worker_name() -> str:
@@ -353,12 +363,15 @@ def database_state(settings: Settings) -> str:
     assert settings.database_url is not None
     database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
     try:
-        found = health(database)
+        found, pooled = health(database), database.pooled()
     finally:
         database.close()
     if reasons := _reasons(found):
         raise SchemaNotReady("; ".join(reasons))
-    return f"it answers, and its schema is ours ({found.schema_version})"
+    state = f"it answers, and its schema is ours ({found.schema_version})"
+    if pooled and settings.prepare == "on":
+        state += "; a pooler is in between: unless it is in session mode, set JOBLEDGER_PREPARE=off"
+    return state
 
 
 def _reasons(found: Health) -> list[str]:
@@ -404,7 +417,7 @@ def sweep(settings: Settings, grace: float, *, dry_run: bool) -> Swept:
 def keyring(settings: Settings, database: Database) -> Keyring:
     """The keys that seal the log, in the data folder or in the settings."""
     given = settings.seal_key.get_secret_value() if settings.seal_key else None
-    return Keyring(settings.data / "seal", lambda: f"jobledger/{installation(database).id}", given)
+    return Keyring(settings.data / "seal", lambda: f"jobledger/{installation_id(database)}", given)
 
 
 @contextmanager
@@ -432,33 +445,23 @@ def sealing_keys(settings: Settings, rotate_until: datetime | None) -> list[Seal
         database.close()
 
 
-@contextmanager
-def retention(settings: Settings, tell: Callable[[str], None]) -> Iterator[Retention]:
-    """What moves months between the log and their archives, with the owner's rights.
+def replace_lost_key(settings: Settings, lost: Sequence[str], reason: str) -> Rekeyed:
+    """Go on with the seal under a new key; `lost` are the public keys of those before, by default the database's.
 
-    Signatures count of the keys in the data folder or, where there are none, of those that the database lists.
+    Raises SealRefused, Malformed and Unavailable.
     """
-    owner = settings.migration_database_url or settings.database_url
-    assert owner is not None
-    database = Database(owner.get_secret_value())
+    assert settings.database_url is not None
+    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
     try:
-        if (health(database).schema_version or 0) < migrations()[-1].number:
-            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
-        keys = keyring(settings, database).verifiers() or [k.key for k in PostgresSeal(database).sealing_keys()]
-        yield Retention(
-            PostgresMonths(database, VIEWS),
-            ObjectArchives(settings.archives_place),
-            VIEWS,
-            lambda note: bool(signers(note, keys)),
-            settings.data / "uploads",
-            tell,
-        )
+        seal = PostgresSeal(database)
+        known = list(lost) or [key.key for key in seal.sealing_keys()]
+        return rekey(seal, keyring(settings, database), PostgresAccesses(database), known, reason)
     finally:
         database.close()
 
 
 class LogVerifier:
-    """Verifies the live log, on as many processes as are wanted. Not usable with a transaction pooler in between."""
+    """Verifies the live log, on as many processes as are wanted."""
 
     def __init__(self, settings: Settings, keys: Sequence[str], known: Sequence[str]) -> None:
         """Without `keys` those count that are in the data folder or, if there are none, in the database.
@@ -467,7 +470,8 @@ class LogVerifier:
         """
         assert settings.database_url is not None
         self._dsn = settings.database_url.get_secret_value()
-        self._database = Database(self._dsn)
+        self._prepare = settings.prepare == "on"
+        self._database = Database(self._dsn, prepare=self._prepare)
         ring = keyring(settings, self._database)
         kept = ring.last()
         self.keys = list(keys) or ring.verifiers() or [k.key for k in PostgresSeal(self._database).sealing_keys()]
@@ -481,7 +485,7 @@ class LogVerifier:
 
     def run(self, verification: Verification, workers: int) -> Iterator[Unit]:
         """Do what is left to do; each unit as it ends."""
-        given = (self._dsn, self.keys, self._known)
+        given = (self._dsn, self._prepare, self.keys, self._known)
         with ProcessPoolExecutor(workers, get_context("spawn"), start_verifier, given) as executor:
             try:
                 yield from verification.run(verify_unit, executor, workers)
@@ -490,14 +494,22 @@ class LogVerifier:
 
 
 def _store(settings: Settings, database: Database) -> ObjectArtifacts:
-    return ObjectArtifacts(settings.artifacts_place, settings.data / "uploads", lambda: str(installation(database).id))
+    return ObjectArtifacts(settings.artifacts_place, settings.data / "uploads", lambda: str(installation_id(database)))
+
+
+def _listen_url(settings: Settings) -> str | None:
+    """Where other nodes are heard. None behind a transaction pooler, whose clients hear nothing and look instead."""
+    if settings.listen_url is not None:
+        return settings.listen_url.get_secret_value()
+    assert settings.database_url is not None
+    return settings.database_url.get_secret_value() if settings.prepare == "on" else None
 
 
 def _as_owner(settings: Settings, act: Callable[[Database], T]) -> T:
     """Act on the database with the rights of the schema's owner."""
     owner = settings.migration_database_url or settings.database_url
     assert owner is not None
-    database = Database(owner.get_secret_value())
+    database = Database(owner.get_secret_value(), prepare=settings.prepare == "on")
     try:
         return act(database)
     finally:

@@ -10,8 +10,8 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DATA = "JOBLEDGER_DATA"
-CLOUDS = ("AWS_", "AZURE_", "GOOGLE_")
-"""What the settings of clouds begin with; the store of artifacts reads them from the environment."""
+FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "OTEL_")
+"""What the settings of clouds and of OpenTelemetry begin with; their own libraries read them from the environment."""
 
 
 class Settings(BaseSettings):
@@ -27,7 +27,6 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", alias="JOBLEDGER_HOST")
     port: int = Field(8000, ge=0, le=65535, alias="JOBLEDGER_PORT")
     artifacts: str | None = Field(None, alias="JOBLEDGER_ARTIFACTS")
-    archives: str | None = Field(None, alias="JOBLEDGER_ARCHIVES")
     seal_key: SecretStr | None = Field(None, alias="JOBLEDGER_SEAL_KEY")
     anchor: str | None = Field(None, alias="JOBLEDGER_ANCHOR")
     handlers: str = Field("", alias="JOBLEDGER_HANDLERS")
@@ -50,11 +49,6 @@ class Settings(BaseSettings):
         return self.artifacts or str(self.data / "artifacts")
 
     @property
-    def archives_place(self) -> str:
-        """The folder or bucket for months that left the log; `archives` in the data folder if none is set."""
-        return self.archives or str(self.data / "archives")
-
-    @property
     def handler_modules(self) -> list[str]:
         return _listed(self.handlers)
 
@@ -71,15 +65,15 @@ def _listed(names: str) -> list[str]:
 def load(flags: dict[str, Any] | None = None) -> Settings:
     """The settings in force: flags, then the environment, then `.env` here, then `.env` in the data folder.
 
-    `flags` are by variable name; those that are None were not given. What `.env` says of a cloud joins the environment,
-    where the store of artifacts looks for it. Raises pydantic.ValidationError.
+    `flags` are by variable name; those that are None were not given. What `.env` says to other libraries joins the
+    environment, where they look for it. Raises pydantic.ValidationError.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     data = given.get(DATA) or os.environ.get(DATA) or user_data_path("jobledger")
     read = files(Path(data))
     settings = Settings(_env_file=read, **given)  # type: ignore[call-arg]
     for name, value in ((name, value) for file in reversed(read) for name, value in dotenv_values(file).items()):
-        if name.startswith(CLOUDS) and value:
+        if name.startswith(FOREIGN) and value:
             os.environ.setdefault(name, value)
     return settings.model_copy(update={"data": settings.data.expanduser().absolute()})
 

@@ -136,6 +136,11 @@ class Database:
                 self.give_back(connection)
         raise AssertionError("unreachable")
 
+    def pooled(self) -> bool:
+        """Whether a pooler is in between, which makes up the process ids that it tells. Raises Unavailable."""
+        with self.connection() as connection:
+            return connection.execute("SELECT pg_backend_pid()").fetchone() != (connection.info.backend_pid,)
+
     def close(self) -> None:
         """Close the idle connections."""
         with suppress(IndexError):

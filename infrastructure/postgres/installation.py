@@ -2,21 +2,16 @@
 
 from uuid import UUID
 
-from msgspec import Struct
-
 from infrastructure.postgres.database import Database
 
-INSTALLATION = "SELECT id, link_secret FROM installation"
+
+def installation_id(database: Database) -> UUID:
+    """The database's own id. Blocks. Raises Unavailable."""
+    ((id,),) = database.rows("SELECT id FROM installation")
+    return UUID(str(id))
 
 
-class Installation(Struct, frozen=True):
-    """The database's own id, and the secret that signs links to files."""
-
-    id: UUID
-    link_secret: bytes
-
-
-def installation(database: Database) -> Installation:
-    """Blocks. Raises Unavailable."""
-    ((id, secret),) = database.rows(INSTALLATION)
-    return Installation(id, bytes(secret))
+def link_secret(database: Database) -> bytes:
+    """What signs links to files, which auditors of the database may not read. Blocks. Raises Unavailable."""
+    ((secret,),) = database.rows("SELECT link_secret FROM installation")
+    return bytes(secret)

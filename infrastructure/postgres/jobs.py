@@ -1,6 +1,6 @@
 """The inline view of jobs: its row, how it follows the fold, and its queries."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,13 +9,11 @@ from msgspec import UNSET, Raw
 from msgspec.json import Decoder, encode
 from psycopg import Connection, sql
 
-from application.archives import Archive
 from application.following import History, LogEntry, LogFilter
 from application.jobs import ArtifactView, EventView, Filter, JobView, Links, Sort
 from domain.events import JobError
 from domain.events import decode as decode_event
 from domain.job import Job
-from infrastructure.postgres.archives import archives_of
 from infrastructure.postgres.columns import Column, byteas, float8s, int2s, int4s, int8s, moments, texts, uuids
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.lists import Page
@@ -23,12 +21,13 @@ from infrastructure.postgres.lists import Page
 LOCK = "SELECT id, version, position FROM jobs WHERE id = ANY(%b::uuid[]) ORDER BY id FOR UPDATE"
 INSERT = """
 INSERT INTO jobs (id, namespace, kind, queue, priority, max_attempts, input, labels, created_at,
-  version, position, status, attempt, progress, run_at, updated_at)
+  version, position, status, attempt, progress, run_at, updated_at, charged_to)
 SELECT id, namespace, kind, queue, priority, max_attempts, input, labels::jsonb, created_at,
-  version, position, 'queued', 0, 0, run_at, created_at
+  version, position, 'queued', 0, 0, run_at, created_at, charged_to::uuid
 FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::int2[], %b::int4[], %b::bytea[], %b::text[],
-    %b::timestamptz[], %b::int8[], %b::int8[], %b::timestamptz[])
-  AS x (id, namespace, kind, queue, priority, max_attempts, input, labels, created_at, version, position, run_at)
+    %b::timestamptz[], %b::int8[], %b::int8[], %b::timestamptz[], %b::text[])
+  AS x (id, namespace, kind, queue, priority, max_attempts, input, labels, created_at, version, position, run_at,
+    charged_to)
 """
 MOVE = """
 UPDATE jobs
@@ -106,10 +105,14 @@ _error = Decoder(JobError).decode
 _artifacts = Decoder(list[ArtifactView]).decode
 
 
-def insert_jobs(connection: Connection, jobs: Sequence[Job], positions: Sequence[int]) -> None:
-    """Make the rows of new jobs, given with the positions of their creation."""
+def insert_jobs(
+    connection: Connection, jobs: Sequence[Job], positions: Sequence[int], charged_to: Mapping[UUID, UUID]
+) -> None:
+    """Make the rows of new jobs, given with the positions of their creation, and the keys whose quotas count them."""
     if jobs:
-        connection.execute(INSERT, _new_columns(jobs, positions), binary=True)
+        # A column that is shorter than the others is filled up with NULL: without quotas there is nothing to send.
+        charges = [str(charged_to[job.id]) if job.id in charged_to else None for job in jobs] if charged_to else ()
+        connection.execute(INSERT, (*_new_columns(jobs, positions), texts(charges)), binary=True)
 
 
 def move_jobs(connection: Connection, jobs: Sequence[Job], positions: Sequence[int]) -> None:
@@ -187,9 +190,6 @@ class PostgresViews:
     def version_at(self, id: UUID, moment: datetime) -> tuple[int, datetime]:
         ((version, now),) = self._database.rows(VERSION_AT, (id, moment))
         return version, now
-
-    def archive_of(self, id: UUID) -> Archive | None:
-        return archives_of(self._database, [id]).get(id)
 
     def position_of(self, id: UUID, version: int) -> int:
         rows = self._database.rows(POSITION_OF, (id, version))

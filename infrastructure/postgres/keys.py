@@ -8,7 +8,7 @@ from application.keys import Key, KeyConflict, NewKey
 from infrastructure.postgres.database import Database
 
 COLUMNS = """
-id, name, role, namespace, rate, created_at, created_by,
+id, name, role, namespace, rate, in_flight, created_at, created_by,
 (SELECT last_used_at FROM key_uses WHERE key_id = keys.id), revoked_at, revoked_by
 """
 STATE = "SELECT count(*), count(revoked_at) FROM keys"
@@ -17,7 +17,7 @@ ALL = f"SELECT digest, {COLUMNS} FROM keys ORDER BY created_at, name"  # noqa: S
 LOCK = "LOCK TABLE keys IN SHARE ROW EXCLUSIVE MODE"
 ADMINS = "SELECT count(*) FROM keys WHERE role = 'admin' AND revoked_at IS NULL AND id IS DISTINCT FROM %b"
 ADD = f"""
-INSERT INTO keys (name, role, namespace, rate, digest, created_by) VALUES (%b, %b, %b, %b, %b, %b)
+INSERT INTO keys (name, role, namespace, rate, in_flight, digest, created_by) VALUES (%b, %b, %b, %b, %b, %b, %b)
 ON CONFLICT (name) DO NOTHING
 RETURNING {COLUMNS}
 """  # noqa: S608
@@ -51,7 +51,7 @@ class PostgresKeys:
                 raise KeyConflict(
                     "there is no admin key, and without one nobody could make another; make an admin key first"
                 )
-            values = (new.name, new.role, new.namespace, new.rate, digest, by)
+            values = (new.name, new.role, new.namespace, new.rate, new.in_flight, digest, by)
             row = connection.execute(ADD, values, binary=True).fetchone()
             return _key(row) if row else None
 
@@ -78,13 +78,14 @@ def _other_admins(connection: Any, id: UUID | None) -> bool:
 
 
 def _key(row: Any) -> Key:
-    id, name, role, namespace, rate, created_at, created_by, last_used_at, revoked_at, revoked_by = row
+    id, name, role, namespace, rate, in_flight, created_at, created_by, last_used_at, revoked_at, revoked_by = row
     return Key(
         id=id,
         name=name,
         role=role,
         namespace=namespace,
         rate=rate,
+        in_flight=in_flight,
         created_at=created_at,
         created_by=created_by,
         last_used_at=last_used_at,

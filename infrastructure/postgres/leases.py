@@ -1,23 +1,23 @@
 """Leases: who holds which attempt until when."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from psycopg import Connection
 
-from application.archives import Archive
 from application.reports import Beat, Lease
 from domain.job import Job
-from infrastructure.postgres.archives import archives_of
-from infrastructure.postgres.columns import float8s, int4s, texts, uuids
+from infrastructure.postgres.columns import Column, float8s, int4s, texts, uuids
 from infrastructure.postgres.database import Database
 
-HOLD = """
+TAKE = """
 INSERT INTO leases (job_id, attempt, worker, claim_id, heartbeat_timeout, heartbeat_at, expires_at)
 SELECT id, attempt, worker, claim_id, seconds, %b, %b + make_interval(secs => seconds)
 FROM unnest(%b::uuid[], %b::int4[], %b::text[], %b::text[], %b::float8[]) AS x (id, attempt, worker, claim_id, seconds)
-ON CONFLICT (job_id) DO UPDATE
+"""
+HOLD = f"""
+{TAKE}ON CONFLICT (job_id) DO UPDATE
 SET attempt = EXCLUDED.attempt, worker = EXCLUDED.worker, heartbeat_timeout = EXCLUDED.heartbeat_timeout,
   claim_id = CASE WHEN leases.attempt = EXCLUDED.attempt THEN leases.claim_id ELSE EXCLUDED.claim_id END,
   heartbeat_at = EXCLUDED.heartbeat_at, expires_at = greatest(leases.expires_at, EXCLUDED.expires_at)
@@ -67,26 +67,20 @@ SELECT job_id FROM held WHERE expires_at < clock_timestamp()
 
 def move_leases(
     connection: Connection,
-    held: Sequence[tuple[Job, str | None]],
-    kept: Sequence[UUID],
+    taken: Sequence[tuple[Job, str | None]],
+    kept: Sequence[tuple[Job, str | None]],
     ended: Sequence[UUID],
     now: datetime,
 ) -> None:
-    """Take or extend the leases of held jobs, given with the claim that took them, if any, and drop the ended ones.
+    """Make the leases of jobs that are newly held, extend those of jobs that were held before, and drop the ended ones.
 
-    `kept` are those of the held that were held before.
+    Held jobs are given with the claim that took them, if any; all in the order of their ids.
     """
-    if kept or ended:
-        connection.execute(LOCK, (uuids([*kept, *ended]),), binary=True)
-    if held:
-        columns = (
-            uuids([job.id for job, _ in held]),
-            int4s([job.attempt for job, _ in held]),
-            texts([job.worker for job, _ in held]),
-            texts([claim_id for _, claim_id in held]),
-            float8s([job.heartbeat_timeout for job, _ in held]),
-        )
-        connection.execute(HOLD, (now, now, *columns), binary=True)
+    if kept and ended:
+        connection.execute(LOCK, (uuids([*(job.id for job, _ in kept), *ended]),), binary=True)
+    for statement, held in ((TAKE, taken), (HOLD, kept)):
+        if held:
+            connection.execute(statement, (now, now, *_columns(held)), binary=True)
     if ended:
         connection.execute(END, (uuids(ended),), binary=True)
 
@@ -108,8 +102,15 @@ class PostgresLeases:
             leases[n - 1] = Lease(extended=held, version=version, status=status, attempt=attempt, worker=worker)
         return leases
 
-    def archives(self, ids: Collection[UUID]) -> dict[UUID, Archive]:
-        return archives_of(self._database, ids)
-
     def held_by(self, worker: str, claim_id: str) -> list[UUID]:
         return [row[0] for row in self._database.rows(HELD_BY, (worker, claim_id))]
+
+
+def _columns(held: Sequence[tuple[Job, str | None]]) -> tuple[Column, ...]:
+    return (
+        uuids([job.id for job, _ in held]),
+        int4s([job.attempt for job, _ in held]),
+        texts([job.worker for job, _ in held]),
+        texts([claim_id for _, claim_id in held]),
+        float8s([job.heartbeat_timeout for job, _ in held]),
+    )

@@ -15,15 +15,14 @@ import structlog
 from msgspec import MsgspecError, Struct
 from psycopg import Connection
 
-from application.errors import BatchRefused, Conflicted, MonthClosed, Unavailable, UnreadableStream
-from application.jobs import absent
-from application.ledger import Answered, Expired, IdempotencyKey, Ready
+from application.errors import BatchRefused, Conflicted, Unavailable, UnreadableStream
+from application.jobs import unknown
+from application.ledger import Answered, Expired, IdempotencyKey, Quota, Ready
 from application.news import ANY, SOON, job_topic, queue_topic
 from domain.audit import GENESIS
 from domain.events import Event, Progressed, decode
 from domain.ids import job_ids
 from domain.job import Job, evolve
-from infrastructure.postgres.archives import archives_of
 from infrastructure.postgres.columns import uuids
 from infrastructure.postgres.contents import name_contents
 from infrastructure.postgres.horizon import Horizon
@@ -32,6 +31,7 @@ from infrastructure.postgres.jobs import LOCK, insert_jobs, move_jobs
 from infrastructure.postgres.leases import EXPIRED, STILL_EXPIRED, move_leases
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.mapper import written
+from infrastructure.postgres.quotas import QuotasOfBatch
 from infrastructure.postgres.ready import ReadyJobs
 from infrastructure.postgres.recorder import NewEvents
 
@@ -124,8 +124,9 @@ class PostgresLedger:
         job_ids: Collection[UUID] = (),
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
+        quotas: Collection[Quota] = (),
     ) -> Iterator["PostgresBatch"]:
-        connection, batch = self._begin(sorted(job_ids, key=attrgetter("int")), keys, claim)
+        connection, batch = self._begin(sorted(job_ids, key=attrgetter("int")), keys, claim, quotas)
         committing = False
         try:
             yield batch
@@ -146,7 +147,11 @@ class PostgresLedger:
             self._tell(topics)
 
     def _begin(
-        self, job_ids: list[UUID], keys: Collection[IdempotencyKey], claim: tuple[Ready, int] | None
+        self,
+        job_ids: list[UUID],
+        keys: Collection[IdempotencyKey],
+        claim: tuple[Ready, int] | None,
+        quotas: Collection[Quota],
     ) -> tuple[Connection, "PostgresBatch"]:
         """Nothing was decided yet: a transaction that came too early simply begins anew.
 
@@ -156,7 +161,9 @@ class PostgresLedger:
         for _ in range(BEGINNINGS):
             connection = self._database.take()
             try:
-                return connection, PostgresBatch.begin(connection, self._cache, self.ready_jobs, job_ids, keys, claim)
+                return connection, PostgresBatch.begin(
+                    connection, self._cache, self.ready_jobs, job_ids, keys, claim, quotas
+                )
             except Conflicted:
                 self._database.give_back(connection)
             except psycopg.Error as error:
@@ -201,6 +208,7 @@ class PostgresBatch:
         now: datetime,
         streams: dict[UUID, Stream | Exception],
         keys: KeysOfBatch,
+        quotas: QuotasOfBatch,
         claim: tuple[Ready, int] | None,
         found: dict[UUID, int] | None,
         begun: float,
@@ -217,6 +225,7 @@ class PostgresBatch:
         self.now = now
         self._streams = streams
         self._keys = keys
+        self._quotas = quotas
         self._claim = claim
         self._found = found
         self._events = NewEvents()
@@ -233,8 +242,9 @@ class PostgresBatch:
         job_ids: list[UUID],
         keys: Collection[IdempotencyKey],
         claim: tuple[Ready, int] | None,
+        quotas: Collection[Quota],
     ) -> "PostgresBatch":
-        """Lock the jobs in order, then take the keys in order, then read the clock, then find jobs; one round trip.
+        """Lock jobs, take keys, and lock quotas, each in order, read the clock, then find jobs; one round trip.
 
         A transaction has its place in the log from its first lock on. Raises Conflicted when a job was moved by one
         with a later place, while this one waited for its lock: a job's positions rise with its versions.
@@ -244,6 +254,7 @@ class PostgresBatch:
             connection.execute("BEGIN")
             locked = connection.execute(LOCK, (uuids(job_ids),), binary=True) if job_ids else None
             pending = KeysOfBatch.request(connection, keys)
+            counted = QuotasOfBatch.request(connection, quotas)
             begun = connection.execute(BEGIN, binary=True)
             found = ready_jobs.find_everywhere(connection, *claim) if claim else None
         transaction, offset, now = begun.fetchone() or (0, 0, None)
@@ -259,6 +270,7 @@ class PostgresBatch:
             now,
             _load(connection, cache, rows),
             pending.read() if pending else KeysOfBatch(),
+            QuotasOfBatch.read(counted),
             claim,
             found,
             asked,
@@ -277,7 +289,7 @@ class PostgresBatch:
     def job(self, id: UUID) -> Job:
         stream = self._streams.get(id)
         if stream is None:
-            raise absent(id, archives_of(self._connection, [id]).get(id))
+            raise unknown(id)
         if isinstance(stream, Exception):
             raise stream
         return stream.job
@@ -357,21 +369,29 @@ class PostgresBatch:
     def answer(self, key: IdempotencyKey, job_ids: Sequence[UUID], position: int) -> None:
         self._keys.answer(key, job_ids, position)
 
+    def in_flight(self, quota: Quota) -> int:
+        return self._quotas.counts[quota.key_id]
+
+    def charge(self, quota: Quota, jobs: Sequence[Job]) -> None:
+        self._quotas.charge(quota, jobs)
+
     def write(self) -> None:
         """Send everything recorded, and commit, in one round trip; view rows and leases in the order of ids."""
         created = [stream for stream in self._touched if stream.job.version == 1]
         others = sorted((stream for stream in self._touched if stream.job.version > 1), key=_id)
         moved = [stream for stream in others if stream.moved]
-        held = [(stream.job, stream.claim_id) for stream in others if stream.job.held]
-        kept = [stream.job.id for stream in others if stream.was_held and stream.job.held]
+        taken = [(stream.job, stream.claim_id) for stream in others if stream.job.held and not stream.was_held]
+        kept = [(stream.job, stream.claim_id) for stream in others if stream.job.held and stream.was_held]
         ended = [stream.job.id for stream in others if stream.was_held and not stream.job.held]
         with self._connection.pipeline():
             if self._events.ids:
                 self._events.insert(self._connection, self._base)
-                insert_jobs(self._connection, [s.job for s in created], [s.position for s in created])
+                charged_to = self._quotas.charged_to
+                insert_jobs(self._connection, [s.job for s in created], [s.position for s in created], charged_to)
                 move_jobs(self._connection, [s.job for s in moved], [s.position for s in moved])
+                self._quotas.write(self._connection, [s.job for s in moved])
             name_contents(self._connection, self._named, self.now)
-            move_leases(self._connection, held, kept, ended, self.now)
+            move_leases(self._connection, taken, kept, ended, self.now)
             self._keys.write(self._connection)
             self._connection.execute("COMMIT")
 
@@ -452,8 +472,6 @@ def _translated(error: psycopg.Error) -> Exception:
     state = error.sqlstate or ""
     if isinstance(error, psycopg.errors.UniqueViolation) or state.startswith("40"):
         return Conflicted()
-    if isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name == "month_is_open":
-        return MonthClosed(error.diag.message_primary)
     if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
         return BatchRefused(error.diag.message_primary or str(error))
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or state.startswith("25"):

@@ -1,7 +1,7 @@
 """Verifying the live log in Postgres: one unit after the other, each in a snapshot of its own."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import groupby
@@ -19,9 +19,8 @@ from domain.events import TAGS, decode
 from domain.job import Job, evolve
 from domain.merkle import SIZE, WIDTH, ProofFailed, fold, leaf_hash, root, split
 from domain.notes import Checkpoint, Malformed, read
-from infrastructure.postgres.archives import MOVING
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.installation import installation
+from infrastructure.postgres.installation import installation_id
 from infrastructure.postgres.jobs import COLUMNS, job_view
 from infrastructure.postgres.seal import unpacked
 from infrastructure.signing import signers
@@ -38,26 +37,19 @@ SELECT size FROM (SELECT size, row_number() OVER (ORDER BY size) AS n FROM seal_
 WHERE n %% %s = 0 ORDER BY size
 """
 SEAL = "SELECT size, (SELECT max(size) FROM seal_checkpoints) FROM seal"
-EVENTS = f"""
+EVENTS = """
 SELECT originator_id, originator_version, topic, state, hash, notification_id, recorded_at
 FROM events
 WHERE originator_id >= %s AND originator_id <= %s
-  AND NOT EXISTS (SELECT FROM archives WHERE originator_id >= low AND originator_id < high AND {MOVING})
 ORDER BY originator_id, originator_version
-"""  # noqa: S608  the condition is ours
+"""
 ROWS = f"""
-SELECT {COLUMNS.replace("heartbeat_at", "NULL")} FROM jobs
-WHERE id >= %s AND id <= %s AND NOT EXISTS (SELECT FROM archives WHERE id >= low AND id < high AND {MOVING})
-ORDER BY id
+SELECT {COLUMNS.replace("heartbeat_at", "NULL")} FROM jobs WHERE id >= %s AND id <= %s ORDER BY id
 """  # noqa: S608  the columns are ours
 LEAVES = """
 SELECT index, hashes, positions FROM seal_tiles WHERE level = 0 AND index >= %s AND index < %s ORDER BY index
 """
 BEFORE = "SELECT substr(positions, octet_length(positions) - 7) FROM seal_tiles WHERE level = 0 AND index = %s"
-ARCHIVED = """
-SELECT index, leaves FROM archived_leaves JOIN archives USING (month)
-WHERE state = 'archived' AND index >= %s AND index < %s
-"""
 SEALED_EVENTS = """
 SELECT coalesce(string_agg(int8send(notification_id), '' ORDER BY notification_id), ''),
   coalesce(string_agg(hash, '' ORDER BY notification_id), '')
@@ -82,17 +74,17 @@ def plan(database: Database) -> Verification:
     leaves = covering([*map(str, range(0, tiles, TILES)), str(tiles)] if tiles else [], "leaves", TILES * WIDTH)
     sizes = [str(size) for (size,) in database.rows(SIZES, (CHECKPOINTS,))]
     notes = covering(["0", *sizes, str(2**63 - 1)], "checkpoints", CHECKPOINTS)
-    return Verification(str(installation(database).id), [*jobs, *leaves, *notes])
+    return Verification(str(installation_id(database)), [*jobs, *leaves, *notes])
 
 
 _verifiers: list["Verifier"] = []
 """The verifier of a process that does nothing but verify."""
 
 
-def start_verifier(dsn: str, keys: list[str], known: list[str]) -> None:
+def start_verifier(dsn: str, prepare: bool, keys: list[str], known: list[str]) -> None:
     """Make ready to verify units in this process, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
-    _verifiers[:] = [Verifier(Database(dsn), keys, known)]
+    _verifiers[:] = [Verifier(Database(dsn, prepare=prepare), keys, known)]
 
 
 def verify_unit(unit: Unit) -> Checked:
@@ -168,15 +160,9 @@ class Verifier:
             last = int.from_bytes(positions[-8:], "big")
             found = connection.execute(SEALED_EVENTS, (begin, last), binary=True).fetchone()
             assert found is not None
-            sealed = dict(enumerate(zip(unpacked(positions), split(hashes), strict=True), first * WIDTH))
-            archived = _archived(connection.execute(ARCHIVED, (first, end), binary=True).fetchall())
-            for leaf in archived & sealed.keys():
-                del sealed[leaf]
-            checked.archived += len(archived)
-            there = zip(unpacked(found[0]), map(leaf_hash, split(found[1])), strict=True)
-            if list(there) != list(sealed.values()):
-                self._differ_leaves(connection, sealed, (begin, last), checked)
-            checked.leaves += len(sealed)
+            if found[0] != positions or b"".join(map(leaf_hash, split(found[1]))) != hashes:
+                self._differ_leaves(connection, first * WIDTH, positions, hashes, (begin, last), checked)
+            checked.leaves += len(hashes) // SIZE
         for index, tile, _ in tiles:
             if len(tile) == WIDTH * SIZE and fold(split(tile)) != self._hash_above(1, index):
                 says = f"tile {index // WIDTH} of level 1 does not have the root of tile {index} of the leaves"
@@ -185,13 +171,16 @@ class Verifier:
     def _differ_leaves(
         self,
         connection: Connection,
-        leaves: dict[int, tuple[int, bytes]],
+        first: int,
+        positions: bytes,
+        hashes: bytes,
         span: tuple[int, int],
         checked: Checked,
     ) -> None:
         """Name what differs between the leaves of a stretch of the log and its events."""
         events = {row[0]: row[1:] for row in connection.execute(PLACES, span, binary=True)}
-        for n, (position, leaf) in leaves.items():
+        sealed = dict(zip(unpacked(positions), split(hashes), strict=True))
+        for n, (position, leaf) in enumerate(sealed.items(), first):
             if position not in events:
                 job = connection.execute(JOB_OF, (position,), binary=True).fetchone()
                 says = f"the event that was sealed as leaf {n} is not in the log: it was deleted, or moved"
@@ -202,7 +191,7 @@ class Verifier:
             if leaf_hash(hash) != leaf:
                 says = f"another event was sealed as leaf {n}, at position {position}"
                 checked.differ(Difference(job_id=id, version=version, position=str(position), field="leaf", says=says))
-        for position in sorted(events.keys() - {position for position, _ in leaves.values()}):
+        for position in sorted(events.keys() - sealed.keys()):
             id, version, _ = events[position]
             says = f"the event at position {position} was not there when the log was sealed: it was inserted, or moved"
             checked.differ(Difference(job_id=id, version=version, position=str(position), field="leaf", says=says))
@@ -273,11 +262,6 @@ class Verifier:
                     yield connection
             finally:
                 connection.isolation_level = None
-
-
-def _archived(tiles: Sequence[tuple[int, bytes]]) -> set[int]:
-    """The leaves whose events have left the log."""
-    return {index * WIDTH + n for index, leaves in tiles for n in range(WIDTH) if leaves[n // 8] & 1 << n % 8}
 
 
 def _rows(

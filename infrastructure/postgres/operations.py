@@ -26,10 +26,10 @@ from application.operations import (
     VerificationView,
     WorkerView,
 )
+from application.projections import Projection
 from domain.refusals import Conflict
 from infrastructure.postgres import failures, queues, stats, totals, usage, workers
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.projections import View, take_up_archived
 from infrastructure.postgres.schema import health
 from infrastructure.postgres.seal import PostgresSeal
 
@@ -58,7 +58,6 @@ INSERT INTO projections (name, generation, revision, state, begun_by, reason)
 SELECT %(name)s, 1 + max(generation), %(revision)s, 'building', %(by)s, %(reason)s
 FROM projections
 WHERE name = %(name)s
-RETURNING generation
 """
 VERIFY = """
 INSERT INTO verifications (name, generation, asked_by, reason)
@@ -96,7 +95,7 @@ class PostgresOperations:
         self,
         database: Database,
         reads: Database,
-        projections: Mapping[str, View],
+        projections: Mapping[str, Projection],
         tell: Callable[[Collection[str]], None],
     ) -> None:
         """`tell` is given the topics of queues that are no longer paused."""
@@ -130,13 +129,10 @@ class PostgresOperations:
     def rebuild(self, name: str, by: str, reason: str) -> None:
         if name == INLINE:
             raise Conflict("the view of jobs is written with the events; it can be verified, not rebuilt")
-        view = self._known(name)
+        revision = self._known(name).revision
         with self._database.connection() as connection:
             try:
-                with connection.transaction():
-                    values = {"name": name, "revision": view.revision, "by": by, "reason": reason}
-                    ((generation,),) = connection.execute(REBUILD, values).fetchall()
-                    take_up_archived(connection, view, generation)
+                connection.execute(REBUILD, {"name": name, "revision": revision, "by": by, "reason": reason})
             except psycopg.errors.UniqueViolation as error:
                 raise Conflict(f"projection {name!r} is being rebuilt already") from error
 
@@ -191,7 +187,7 @@ class PostgresOperations:
             unsealed_seconds=seal.seconds,
         )
 
-    def _known(self, name: str) -> View:
+    def _known(self, name: str) -> Projection:
         if name not in self._projections:
             raise NotFound(f"there is no projection {name!r}; there are {', '.join(sorted(self._projections))}")
         return self._projections[name]

@@ -24,22 +24,26 @@ CREATE TABLE migrations (
   applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )
 """
-# A log that was restored into a new cluster has positions above those its transactions would make. What has left the
-# log was sealed.
+# A log that was restored into a new cluster has positions above those its transactions would make.
 EPOCH_IS_BEHIND = """
 SELECT highest - next + 1
 FROM (
-  SELECT greatest((SELECT max(notification_id) FROM events), (SELECT position FROM seal)) >> 16 AS highest,
+  SELECT (SELECT coalesce(max(notification_id), 0) >> 16 FROM events) AS highest,
     pg_current_xact_id()::text::bigint + (SELECT epoch_offset FROM log_epoch) AS next
 ) AS positions
 WHERE highest >= next
 """
 RAISE_EPOCH = "UPDATE log_epoch SET epoch_offset = epoch_offset + %s RETURNING epoch_offset"
+# The roles of deploy/roles.sql, where the service runs on them and we own the tables.
+IS_TO_GRANT = """
+SELECT pg_has_role(relowner, 'USAGE') AND (SELECT count(*) = 2 FROM pg_roles WHERE rolname IN (%(app)s, %(auditor)s))
+FROM pg_class WHERE oid = 'events'::regclass
+"""
+ROLES = {"app": "jobledger_app", "auditor": "jobledger_auditor"}
 HAS_PARTITIONS = "SELECT FROM event_partitions LIMIT 1"
 STATE = """
 SELECT (SELECT max(number) FROM migrations),
-  greatest((SELECT max(notification_id) FROM events), (SELECT position FROM seal)) >> 16
-    < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+  (SELECT coalesce(max(notification_id), 0) >> 16 FROM events) < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
     + (SELECT epoch_offset FROM log_epoch),
   oldest.pid, oldest.seconds
 FROM (VALUES (1)) AS one
@@ -97,6 +101,8 @@ def migrate(database: Database) -> list[str]:
                 raised = connection.execute(RAISE_EPOCH, behind).fetchone()
                 log.warning("log.restored", epoch_offset=raised and raised[0])
             _add_partitions(connection)
+            if connection.execute(IS_TO_GRANT, ROLES).fetchone() == (True,):
+                connection.execute(files(__package__).joinpath("grants.sql").read_bytes())
     except psycopg.errors.InsufficientPrivilege as error:
         raise SchemaNotReady(
             f"the schema has to be brought up to date, and this role may not: {error.diag.message_primary}; run "

@@ -8,12 +8,10 @@ import psycopg
 from msgspec import Struct
 
 from application.anchoring import Signed
-from application.archives import Archive
 from application.audit import Access, Action, Place, SealedTo, SealingKey, StoredEvent
 from application.errors import Unavailable
 from application.sealer import Extension, Sealed, Unsealed
 from domain.merkle import WIDTH, widths
-from infrastructure.postgres.archives import archive_with_leaf
 from infrastructure.postgres.columns import byteas, int2s, int8s, texts
 from infrastructure.postgres.database import Database
 
@@ -100,9 +98,9 @@ WHERE originator_id = %b AND originator_version > %b AND originator_version <= %
 ORDER BY originator_version LIMIT %b
 """
 SIGNED_AFTER = "SELECT size, note, signed_at FROM seal_checkpoints WHERE size > %s ORDER BY size LIMIT %s"
-RECORD = "INSERT INTO accesses (by, action, job_id, filter) VALUES (%s, %s, %s, %s)"
+RECORD = "INSERT INTO accesses (by, action, job_id, filter, reason) VALUES (%s, %s, %s, %s, %s)"
 ACCESSES = """
-SELECT number, at, by, action, job_id, filter FROM accesses WHERE number < %s ORDER BY number DESC LIMIT %s
+SELECT number, at, by, action, job_id, filter, reason FROM accesses WHERE number < %s ORDER BY number DESC LIMIT %s
 """
 
 
@@ -174,13 +172,6 @@ class PostgresSeal:
                 return int(index) * WIDTH + at
         return None
 
-    def archive_under(self, index: int) -> Archive | None:
-        return archive_with_leaf(self._database, index, None)
-
-    def archive_at(self, position: int) -> Archive | None:
-        leaf = self.leaf(position)
-        return None if leaf is None else archive_with_leaf(self._database, *divmod(leaf, WIDTH))
-
     def entries(self, index: int) -> list[bytes] | None:
         rows = self._database.rows(ENTRIES, (index,))
         return None if any(hash is None for _, hash in rows) else [bytes(hash) for _, hash in rows]
@@ -224,9 +215,11 @@ class PostgresAccesses:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record(self, by: str, action: Action, job_id: UUID | None, filter: str | None) -> None:
+    def record(
+        self, by: str, action: Action, job_id: UUID | None = None, filter: str | None = None, reason: str | None = None
+    ) -> None:
         with self._database.connection() as connection:
-            connection.execute(RECORD, (by, action, job_id, filter))
+            connection.execute(RECORD, (by, action, job_id, filter, reason))
 
     def page(self, before: int, limit: int) -> list[Access]:
         return [Access(*row) for row in self._database.rows(ACCESSES, (before, limit))]

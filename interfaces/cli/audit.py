@@ -1,4 +1,4 @@
-"""`jobledger audit`: verify the live log, and exchange the key that seals it."""
+"""`jobledger audit`: verify the live log, and exchange the key that seals it, or replace a lost one."""
 
 import argparse
 import os
@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from application.log_verification import Checked, Verification
-from domain.notes import read_verifier_key
-from interfaces.bootstrap import LogVerifier, configure_logs, embedded, sealing_keys
+from domain.notes import Malformed, read_verifier_key
+from interfaces.bootstrap import LogVerifier, configure_logs, embedded, replace_lost_key, sealing_keys
 from interfaces.settings import Settings
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 SAVE_SECONDS = 2.0
+LONGEST_REASON = 2000
 
 
 def verify(settings: Settings, given: argparse.Namespace) -> int:
@@ -74,6 +75,33 @@ def keys(settings: Settings, given: argparse.Namespace) -> int:
     return DONE
 
 
+def rekey(settings: Settings, given: argparse.Namespace) -> int:
+    """Go on under a new key, and say what is to be done with it."""
+    reason = given.reason.strip()
+    if not 1 <= len(reason) <= LONGEST_REASON or not reason.isprintable():
+        print(
+            f"jobledger: --reason: a line of 1 to {LONGEST_REASON} characters that says what happened", file=sys.stderr
+        )
+        return USAGE
+    try:
+        for key in given.key:
+            read_verifier_key(key)
+    except Malformed as error:
+        print(f"jobledger: --key: {error}", file=sys.stderr)
+        return USAGE
+    configure_logs(settings.log)
+    if (there := _with_database(settings)) is None:
+        return UNREACHABLE
+    done = replace_lost_key(there, given.key, reason)
+    if given.json:
+        print(msgspec.json.encode(done).decode())
+        return DONE
+    print(f"from {done.size} events on, checkpoints are signed by the new key\n  {done.key}")
+    print("those before are checked with\n" + "\n".join(f"  {key}" for key in done.lost))
+    print(f"hand both to your auditors, with the size and the reason; keep a copy of {settings.data / 'seal' / 'keys'}")
+    return DONE
+
+
 def _with_database(settings: Settings) -> Settings | None:
     """The settings, with the database of a running `jobledger up` unless DATABASE_URL is set."""
     if settings.database_url is not None:
@@ -109,8 +137,6 @@ def _report(total: Checked, seconds: float, events: int, *, as_json: bool) -> No
         f"{total.events} events of {total.jobs} jobs, {total.leaves} sealed, {total.checkpoints} checkpoints: "
         f"{events / max(seconds, 0.001):,.0f} events/s"
     )
-    if total.archived:
-        print(f"{total.archived} more events are in archives, which `jobledger retention verify` checks")
     if total.first is None:
         print("nothing differs")
         return

@@ -22,6 +22,7 @@ from interfaces.bootstrap import (
     opened_in_chromium,
     probe,
     programs_version,
+    traces_endpoint,
     video_tools,
 )
 from interfaces.settings import Settings, files, origin
@@ -76,7 +77,8 @@ def _database(settings: Settings, live: bool) -> tuple[bool, str]:
     try:
         return True, f"{where}: {database_state(settings)}"
     except ApplicationError as error:
-        return False, f"{where}: {error}"
+        why = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
+        return False, f"{where}: {error}{f' ({why})' if why else ''}"
 
 
 def _artifacts(settings: Settings, live: bool) -> tuple[bool, str]:
@@ -131,6 +133,14 @@ def _elai(settings: Settings, live: bool) -> tuple[bool, str]:
     return True, f"ELAI_API_KEY is set ({origin('ELAI_API_KEY', settings.data)}){at}"
 
 
+def _traces(settings: Settings, live: bool) -> tuple[bool, str]:
+    try:
+        named = traces_endpoint()
+    except ApplicationError as error:
+        return False, str(error)
+    return True, "sent to a collector" if named else "OTEL_EXPORTER_OTLP_ENDPOINT is not set: none are made"
+
+
 LOOKS: tuple[tuple[str, Look], ...] = (
     ("settings", _settings),
     ("data folder", _data),
@@ -140,6 +150,7 @@ LOOKS: tuple[tuple[str, Look], ...] = (
     ("video", _video),
     ("openai", _openai),
     ("elai", _elai),
+    ("traces", _traces),
 )
 """What is looked at, in this order."""
 

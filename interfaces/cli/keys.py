@@ -109,7 +109,7 @@ def _good(response: httpx2.Response) -> bytes:
 
 def _wanted(given: argparse.Namespace) -> NewKey:
     """Raises Invalid."""
-    asked = {name: getattr(given, name) for name in ("name", "role", "namespace", "rate")}
+    asked = {name: getattr(given, name) for name in ("name", "role", "namespace", "rate", "in_flight")}
     try:
         return convert(asked, type=NewKey)
     except ValidationError as error:
@@ -130,6 +130,8 @@ def _show_created(created: CreatedKey, *, as_json: bool) -> None:
         return
     where = f", namespace {created.key.namespace}" if created.key.namespace else ""
     print(f"key       {created.key.name}  ({created.key.role}{where})")
+    if limits := _limits(created.key):
+        print(f"limits    {limits}")
     print(f"secret    {created.secret}")
     print("          shown this once: only its hash is kept. Send it as Authorization: Bearer <secret>")
 
@@ -142,8 +144,17 @@ def _show(keys: Sequence[Key], *, as_json: bool) -> None:
     if as_json:
         print(encode(keys).decode())
         return
-    table = Table("name", "role", "namespace", "made", "by", "last used", "revoked", box=None)
+    table = Table("name", "role", "namespace", "limits", "made", "by", "last used", "revoked", box=None)
     for key in keys:
         moments = [f"{at:%Y-%m-%d %H:%M}" if at else "" for at in (key.created_at, key.last_used_at, key.revoked_at)]
-        table.add_row(key.name, key.role, key.namespace or "all", moments[0], key.created_by, *moments[1:])
+        table.add_row(
+            key.name, key.role, key.namespace or "all", _limits(key), moments[0], key.created_by, *moments[1:]
+        )
     Console().print(table)
+
+
+def _limits(key: Key) -> str:
+    """What the key may ask for at the most, in words."""
+    rate = f"{key.rate:g}/s on each server" if key.rate is not None else ""
+    in_flight = f"{key.in_flight:,} jobs in flight" if key.in_flight is not None else ""
+    return ", ".join(limit for limit in (rate, in_flight) if limit)

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
 from importlib.metadata import version
 
 from pydantic import ValidationError
@@ -19,7 +18,7 @@ DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         settings = load({name: value for name, value in vars(given).items() if name.isupper()})
     except ValidationError as error:
@@ -39,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(prog="jobledger", description="Event-sourced job orchestration on Postgres.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -119,7 +119,10 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--role", required=True, choices=ROLES, help="what it may do")
     create.add_argument("--name", required=True, help="stands in the events that it causes, as key:NAME")
     create.add_argument("--namespace", help="the one whose jobs it sees (all)")
-    create.add_argument("--rate", type=float, metavar="N", help="requests per second on each server (any number)")
+    create.add_argument("--rate", type=_rate, metavar="N", help="requests per second on each server (any number)")
+    create.add_argument(
+        "--in-flight", type=int, metavar="N", help="jobs it may have that are not finished, on all servers (any number)"
+    )
     listing = actions.add_parser("list", help="show all keys, without what they open with")
     revoke = actions.add_parser("revoke", help="revoke a key, for good")
     revoke.add_argument("key", help="its name or id")
@@ -128,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--json", action="store_true", help="print JSON")
     keys.set_defaults(command=_keys)
 
-    audit = commands.add_parser("audit", help="verify the live log; exchange the key that seals it")
+    audit = commands.add_parser("audit", help="verify the live log; exchange, or replace, the key that seals it")
     actions = audit.add_subparsers(title="actions", required=True, metavar="ACTION")
     whole = actions.add_parser("verify", help="recompute every chain, view, leaf and checkpoint of the log")
     _data(whole)
@@ -149,7 +152,15 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument("--json", action="store_true", help="print the keys as JSON")
     keys.set_defaults(command=_audit_keys)
 
-    _retention_of(commands)
+    rekey = actions.add_parser(
+        "rekey", help="go on with the seal under a new key, since the one before is lost for good"
+    )
+    _data(rekey)
+    rekey.add_argument("--reason", required=True, help="what happened; it is recorded, and auditors read it")
+    lost = "the public key that was lost, as your auditors have it (default: those in the database); may be given again"
+    rekey.add_argument("--key", action="append", default=[], metavar="KEY", help=lost)
+    rekey.add_argument("--json", action="store_true", help="print what was done as JSON")
+    rekey.set_defaults(command=_audit_rekey)
 
     verify = commands.add_parser("verify", help="check a job's bundle offline")
     verify.add_argument("bundle", help="the file, from GET /v1/audit/jobs/{id}/bundle; - reads standard input")
@@ -161,34 +172,6 @@ def _parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("version", help="print the version")
     shown.set_defaults(command=_version)
     return parser
-
-
-def _month(text: str) -> date:
-    """2026-03, as its first day."""
-    try:
-        return datetime.strptime(text, "%Y-%m").date()  # noqa: DTZ007  a month of the log is UTC's
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no month, such as 2026-03") from None
-
-
-def _retention_of(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    retention = commands.add_parser("retention", help="take months out of the log into archives, and bring them back")
-    actions = retention.add_subparsers(title="actions", required=True, metavar="ACTION", dest="action")
-    listing = actions.add_parser("list", help="show the months that left the log, or are on their way")
-    plan = actions.add_parser("plan", help="show the months that are in the log, and what keeps them there")
-    archive = actions.add_parser("archive", help="take a month out of the log, once all its jobs have ended")
-    restore = actions.add_parser("restore", help="bring a month back into the log")
-    verify = actions.add_parser("verify", help="read the archive of a month, and check all of it")
-    for action in (archive, restore, verify):
-        action.add_argument("month", type=_month, metavar="MONTH", help="such as 2026-03")
-    archive.add_argument("--dry-run", action="store_true", help="only say whether it could leave, and what it has")
-    restore.add_argument("--dry-run", action="store_true", help="only check the archive")
-    where = "where archives are kept: a folder, or s3://bucket/prefix (archives in the data folder)"
-    for action in (listing, plan, archive, restore, verify):
-        _data(action)
-        action.add_argument("--archives", dest="JOBLEDGER_ARCHIVES", metavar="PLACE", help=where)
-        action.add_argument("--json", action="store_true", help="print JSON")
-    retention.set_defaults(command=_retention)
 
 
 def _serving(parser: argparse.ArgumentParser) -> None:
@@ -204,6 +187,11 @@ def _data(parser: argparse.ArgumentParser) -> None:
 def _anchoring(parser: argparse.ArgumentParser) -> None:
     where = "also write every signed checkpoint to this folder or bucket (s3://bucket/prefix)"
     parser.add_argument("--anchor", dest="JOBLEDGER_ANCHOR", metavar="PLACE", help=where)
+
+
+def _rate(given: str) -> float:
+    """`50` and `50/s` are the same."""
+    return float(given.removesuffix("/s"))
 
 
 def _up(settings: Settings, given: argparse.Namespace) -> int:
@@ -278,10 +266,10 @@ def _audit_keys(settings: Settings, given: argparse.Namespace) -> int:
     return keys(settings, given)
 
 
-def _retention(settings: Settings, given: argparse.Namespace) -> int:
-    from interfaces.cli.retention import run
+def _audit_rekey(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.audit import rekey
 
-    return run(settings, given)
+    return rekey(settings, given)
 
 
 def _verify(settings: Settings, given: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from interfaces.bootstrap import (
     configure_logs,
     embedded,
     migrate_database,
+    traces_endpoint,
 )
 from interfaces.cli.examples import example
 from interfaces.cli.keys import admit, are_there
@@ -39,6 +40,7 @@ LOOK_SECONDS = 0.2
 def up(settings: Settings) -> int:
     """Run everything until Ctrl-C or SIGTERM, then drain it and stop it in order."""
     configure_logs(settings.log)
+    traces_endpoint()  # refuses here, once, what its children would refuse again and again
     try:
         listening = bind(settings)
     except OSError as error:

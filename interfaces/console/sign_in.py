@@ -10,7 +10,7 @@ from application.errors import ApplicationError, Forbidden
 from application.keys import ANYBODY, Keys
 from interfaces.console.frame import HEADERS, page, places
 from interfaces.http.guard import ANYONE, COOKIE, caller_of, is_from_own_page
-from interfaces.http.requests import arriving
+from interfaces.http.requests import Arriving
 
 LARGEST_FORM = 8 * 1024
 
@@ -25,7 +25,7 @@ async def show_sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
 @post("/sign-in", request_max_body_size=LARGEST_FORM, roles=ANYONE)
 async def sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
     _check_origin(request)
-    async with arriving():
+    async with Arriving():
         form = await request.form()
     secret, wanted = str(form.get("key", "")).strip(), _own_path(str(form.get("next", "/")))
     keys: Keys = request.app.state.service.keys

@@ -61,6 +61,8 @@ from interfaces.http.presentations import (
     get_video,
 )
 from interfaces.http.problems import answer_problem
+from interfaces.http.requests import StrictRequest
+from interfaces.http.tracing import traced
 from interfaces.http.visualizations import create_visualization, get_page, get_visualization
 from interfaces.http.workers import claim_jobs, report
 
@@ -125,14 +127,15 @@ def create_app(service: Any, *, older_pollers: bool = True) -> ASGIApp:
             *([poll_presentation, poll_visualization] if older_pollers else []),
         ],
         state=State({"service": service, "older_pollers": older_pollers}),
-        guards=[may],
+        request_class=StrictRequest,
+        before_request=may,
         exception_handlers={Exception: answer_problem},
-        before_send=[_allow_all_methods],
         cors_config=_cors(service.origins),
         openapi_config=None,
         logging_config=None,
     )
-    return guarded(_with_head(app), service.keys, service.origins)
+    door = guarded(_with_methods(app), service.keys, service.origins)
+    return door if service.tracing is None else traced(door, service.tracing)
 
 
 def _cors(origins: Sequence[str]) -> CORSConfig | None:
@@ -168,23 +171,29 @@ def _cors(origins: Sequence[str]) -> CORSConfig | None:
     )
 
 
-async def _allow_all_methods(message: Message, scope: Scope) -> None:
-    """litestar answers OPTIONS with the methods of the first handler of an address; there may be more."""
-    if message["type"] == "http.response.start" and scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS":
-        routes = (route for route in scope["litestar_app"].routes if route.path_format == scope.get("path_template"))
-        for route in routes:
-            MutableScopeHeaders(message)["Allow"] = ", ".join(sorted(route.methods))
-
-
-def _with_head(app: ASGIApp) -> ASGIApp:
+def _with_methods(app: ASGIApp) -> ASGIApp:
     """HEAD is answered wherever GET is (RFC 9110, 9.3.2); the server leaves the content out.
 
-    `head` in the scope tells those who would read a large file for it.
+    `head` in the scope tells those who would read a large file for it. litestar answers OPTIONS with the methods of the
+    first handler of an address, of which there may be more.
     """
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET", "head": True}  # type: ignore[assignment]
+        elif scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS":
+            send = _allowing_all(scope, send)
         await app(scope, receive, send)
 
     return answered
+
+
+def _allowing_all(scope: Scope, send: Send) -> Send:
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start" and (path := scope.get("path_template")):
+            routes = (route for route in scope["litestar_app"].routes if route.path_format == path)
+            for route in routes:
+                MutableScopeHeaders(message)["Allow"] = ", ".join(sorted(route.methods))
+        await send(message)
+
+    return answer

@@ -67,6 +67,12 @@ async def _move_jobs(
     if wanted.dry_run:
         return JSONAnswer(encode(await count(jobs, wanted.filter, operation, who.namespace)))
     bulk = Bulk(
-        operation=operation, filter=wanted.filter, reason=wanted.reason, by=who.by, trace=who.trace, afresh=afresh
+        operation=operation,
+        filter=wanted.filter,
+        reason=wanted.reason,
+        by=who.by,
+        trace=who.trace,
+        afresh=afresh,
+        quota=who.quota,
     )
     return await answer_job(request, await jobs.create([bulk.new_job()], who))

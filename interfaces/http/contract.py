@@ -75,7 +75,6 @@ OLDER = (
 )
 OLDER_REFUSALS = (
     Answer(404, "There is no such job of this kind", OlderError),
-    Answer(410, "Jobs of that time are in an archive by now", OlderError),
     Answer(503, "The database has been away for some seconds", OlderError, headers=("Retry-After",)),
 )
 OPERATIONS = (
@@ -482,7 +481,7 @@ OPERATIONS = (
         description="The first key of a service is made on its own machine, with `jobledger keys create`: until then "
         "the service is open, on loopback only, and this is `forbidden`.",
         body=NewKey,
-        example={"name": "shop", "role": "client", "namespace": "shop"},
+        example={"name": "shop", "role": "client", "namespace": "shop", "rate": 50, "in_flight": 1000},
         answers=(Answer(201, "The key, and its secret, which is shown this once", CreatedKey, headers=("Location",)),),
         problems=(*WRITES, "conflict"),
     ),

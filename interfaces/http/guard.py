@@ -8,9 +8,8 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from litestar.connection import ASGIConnection
+from litestar import Request
 from litestar.enums import ScopeType
-from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from application.errors import ApplicationError, Forbidden
@@ -54,17 +53,19 @@ def guarded(app: ASGIApp, keys: Keys, origins: Sequence[str] = ()) -> ASGIApp:
     return answer
 
 
-async def may(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def may(request: Request[Any, Any, Any]) -> None:
     """Whether the caller's role may make this call. Raises Unauthenticated and Forbidden.
 
-    A call that is `signed` is let through with a signed link, which its handler checks.
+    A call that is `signed` is let through with a signed link, which its handler checks. It runs before each request
+    rather than as one of litestar's guards, for each of which litestar copies the handler.
     """
-    roles: tuple[Role, ...] = handler.opt.get("roles", ADMIN)
+    said = request.route_handler.opt
+    roles: tuple[Role, ...] = said.get("roles", ADMIN)
     if roles == ANYONE:
         return
-    caller = connection.scope["caller"]  # type: ignore[typeddict-item]
+    caller = request.scope["caller"]  # type: ignore[typeddict-item]
     if isinstance(caller, ApplicationError):
-        if handler.opt.get("signed") and b"signature=" in connection.scope["query_string"]:
+        if said.get("signed") and b"signature=" in request.scope["query_string"]:
             return
         raise caller
     if caller.role not in roles:

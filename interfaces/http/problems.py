@@ -10,11 +10,8 @@ from litestar.exceptions import HTTPException
 from litestar.types import Send
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import encode
-from msgspec.structs import replace
 
-from application.archives import Archive, Gone
-from application.errors import ApplicationError, FieldError, Invalid
-from application.keys import RateLimited
+from application.errors import ApplicationError, FieldError, Invalid, RateLimited
 from application.language import NOT_BLANK
 from domain.refusals import Refused
 
@@ -42,9 +39,7 @@ KINDS = {
     "job-finished": Kind(409, "The job has finished", "Nothing more is recorded of it; a retry sends it round again."),
     "lease-lost": Kind(409, "The lease is lost", "Stop the handler and discard its work; another attempt has the job."),
     "conflict": Kind(409, "Conflict with the job's state", "Look at the job, and decide again."),
-    "gone": Kind(
-        410, "Gone", "Retention took it: `archive` names the file that has it, and when. An operator can bring it back."
-    ),
+    "gone": Kind(410, "Gone", "Retention took it; its archive still has it."),
     "precondition-failed": Kind(412, "Precondition failed", "The job has moved on; look at it, and decide again."),
     "too-large": Kind(413, "Too large", "Send less, or save what is large as an artifact and pass its reference."),
     "unsupported-media-type": Kind(415, "Unsupported media type", "Send what the operation's description says."),
@@ -61,7 +56,7 @@ BY_STATUS = {kind.status: code for code, kind in KINDS.items() if code not in ("
 
 
 class Problem(Struct, kw_only=True, frozen=True):
-    """An RFC 9457 problem. `type` is a page of this service that explains the code; `archive` has what is `gone`."""
+    """An RFC 9457 problem. `type` is a page of this service that explains the code."""
 
     type: str
     title: str
@@ -70,7 +65,6 @@ class Problem(Struct, kw_only=True, frozen=True):
     code: Annotated[str, Meta(extra_json_schema={"enum": list(KINDS)})]
     request_id: str
     errors: tuple[FieldError, ...] | UnsetType = UNSET
-    archive: Archive | UnsetType = UNSET
 
 
 class HTTPProblem(ApplicationError):
@@ -88,8 +82,7 @@ def problem_of(error: Exception, request_id: str) -> Problem:
         return problem(error.problem_code, str(error), request_id)
     if isinstance(error, Refused | ApplicationError):
         errors = error.errors if isinstance(error, Invalid) and error.errors else UNSET
-        told = problem(error.code, str(error), request_id, errors)
-        return replace(told, archive=error.archive) if isinstance(error, Gone) else told
+        return problem(error.code, str(error), request_id, errors)
     if isinstance(error, HTTPException) and error.status_code in BY_STATUS:
         return problem(BY_STATUS[error.status_code], _words(error), request_id)
     return problem("internal", "the request failed here for a reason that is in the log", request_id)

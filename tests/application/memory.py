@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec import Raw
 
 from application.errors import NotFound
-from application.ledger import Answered, Expired, IdempotencyKey, Ready
+from application.ledger import Answered, Expired, IdempotencyKey, Quota, Ready
 from domain.events import Created, Event
 from domain.ids import job_ids
 from domain.job import Job, evolve
@@ -63,6 +63,12 @@ class MemoryBatch:
     def answer(self, key: IdempotencyKey, job_ids: Sequence[UUID], position: int) -> None:
         raise AssertionError("no command of these tests has a key")
 
+    def in_flight(self, quota: Quota) -> int:
+        raise AssertionError("no command of these tests has a quota")
+
+    def charge(self, quota: Quota, jobs: Sequence[Job]) -> None:
+        raise AssertionError("no command of these tests has a quota")
+
 
 class MemoryLedger:
     """Keeps what batches record when they end; `at_commit` is called with each, and may raise instead."""
@@ -82,6 +88,7 @@ class MemoryLedger:
         job_ids: Collection[UUID] = (),
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
+        quotas: Collection[Quota] = (),
     ) -> Iterator[MemoryBatch]:
         self.batches += 1
         batch = MemoryBatch(self)

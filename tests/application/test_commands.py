@@ -22,6 +22,7 @@ class Note(Struct):
     refusal: Exception | None = None
     tries: int = 0
     idempotency_key: None = None
+    quota: None = None
     weight: int = 1
     job_ids: tuple[UUID, ...] = ()
 

@@ -496,6 +496,7 @@ class Once(Struct):
     act: Callable[[], None]
     tries: int = 0
     idempotency_key: None = None
+    quota: None = None
     weight: int = 1
     job_ids: tuple[UUID, ...] = ()
 

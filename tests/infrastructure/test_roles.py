@@ -1,5 +1,6 @@
 """The service does all its work as a role that can add to the log and never change it."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from infrastructure.postgres import schema
 from infrastructure.postgres.contents import PostgresContents
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.idempotency import forget_old_keys
-from infrastructure.postgres.installation import installation
+from infrastructure.postgres.installation import link_secret
 from infrastructure.postgres.schema import health, migrations
 from tests.conftest import Start
 from tests.infrastructure.nodes import ASKED, Node, ask, migrated, new_job
@@ -27,7 +28,16 @@ from tests.sealing import Sealing
 from tests.waiting import eventually
 
 ROLES = Path(__file__).parents[2] / "deploy" / "roles.sql"
-OWNER, APP = "jobledger_owner", "jobledger_app"
+OWNER, APP, AUDITOR = "jobledger_owner", "jobledger_app", "jobledger_auditor"
+SECRETS = {"keys", "key_uses", "installation", "idempotency_keys"}
+"""Tables that auditors do not read, or not all of."""
+READABLE = """
+SELECT relname, has_table_privilege('jobledger_app', oid, 'SELECT'),
+  has_table_privilege('jobledger_auditor', oid, 'SELECT'),
+  has_table_privilege('jobledger_auditor', oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v') AND NOT relispartition
+"""
 PARTITIONS = "SELECT name FROM event_partitions"
 
 
@@ -36,18 +46,21 @@ def as_role(dsn: str, role: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{role}@"))
 
 
-@pytest.fixture(scope="module")
-def superuser(postgres: str) -> str:
-    """A database whose owner is a plain role, with the schema and the roles, as its superuser."""
+def with_roles(postgres: str, name: str) -> str:
+    """A database with the roles, migrated by the one that is to own it, as its superuser."""
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE ROLE {OWNER} LOGIN")
-        connection.execute(f"CREATE DATABASE roles OWNER {OWNER}")
-    dsn = urlunsplit(urlsplit(postgres)._replace(path="/roles"))
-    migrated(as_role(dsn, OWNER))
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    dsn = urlunsplit(urlsplit(postgres)._replace(path=f"/{name}"))
     for _ in range(2):
         with psycopg.connect(dsn) as connection:
             connection.execute(ROLES.read_bytes())
+        migrated(as_role(dsn, OWNER))
     return dsn
+
+
+@pytest.fixture(scope="module")
+def superuser(postgres: str) -> str:
+    return with_roles(postgres, "roles")
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +83,35 @@ def test_it_is_no_superuser_and_its_transactions_end_by_themselves(app: str) -> 
     assert ask(app, "SELECT current_user::text, rolsuper FROM pg_roles WHERE rolname = current_user") == [(APP, False)]
     assert ask(app, "SELECT current_setting('idle_in_transaction_session_timeout')") == [("10s",)]
     assert ask(app, "SELECT current_setting('transaction_timeout')") == [("1min",)]
+
+
+def test_every_table_of_the_schema_is_granted_and_secrets_to_the_service_alone(superuser: str) -> None:
+    rows = ask(superuser, READABLE)
+    assert len(rows) > 20
+    assert {name for name, app, _, _ in rows if not app} == set()
+    assert {name for name, _, auditor, _ in rows if not auditor} == SECRETS
+    assert not [name for name, _, _, changes in rows if changes]
+
+
+def test_nobody_else_gets_in(superuser: str) -> None:
+    ask(superuser, "CREATE ROLE stranger LOGIN")
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(as_role(superuser, "stranger"))
+
+
+def test_auditors_read_and_change_nothing(node: Node, superuser: str) -> None:
+    (id,) = node.create(new_job(queue="audited"))
+    auditor = as_role(superuser, AUDITOR)
+    assert ask(auditor, "SELECT topic FROM events WHERE originator_id = %s", [id]) == [("job.created",)]
+    assert ask(auditor, "SELECT safe_position() > 0, id IS NOT NULL FROM installation") == [(True, True)]
+    for statement, refusal in {
+        "SELECT * FROM keys": "denied",
+        "SELECT link_secret FROM installation": "denied",
+        "INSERT INTO events SELECT * FROM events": "read-only",
+        "SET TRANSACTION READ WRITE; UPDATE jobs SET status = 'failed'": "denied",
+    }.items():
+        with psycopg.connect(auditor, autocommit=True) as connection, pytest.raises(psycopg.Error, match=refusal):
+            connection.execute(statement.encode())
 
 
 def test_it_creates_claims_reports_and_cancels(node: Node) -> None:
@@ -96,7 +138,7 @@ def test_it_rescues(node: Node, superuser: str) -> None:
 
 def test_it_stores_names_and_sweeps_artifacts(node: Node, superuser: str) -> None:
     contents = PostgresContents(node.log.database)
-    assert len(installation(node.log.database).link_secret) == 32
+    assert len(link_secret(node.log.database)) == 32
     (id,) = node.started(new_job(queue="artifacts"))
     assert contents.hold("ab" * 32, id, 1)
     artifact = Artifact(name="a", sha256="ab" * 32, size=1, media_type="text/html")
@@ -215,15 +257,36 @@ def upkeep(dsn: str) -> int:
         database.close()
 
 
-def test_a_server_runs_on_two_roles(app: str, owner: str, start: Start) -> None:
-    server = start("api", "--port", "0", DATABASE_URL=app, MIGRATION_DATABASE_URL=owner)
+def test_all_roles_of_the_service_run_on_it(postgres: str, start: Start) -> None:
+    superuser = with_roles(postgres, "roles_of_all")
+    environment = {"DATABASE_URL": as_role(superuser, APP), "MIGRATION_DATABASE_URL": as_role(superuser, OWNER)}
+    server = start("api", "--port", "0", **environment)
+    others = [start("worker", **environment), start("projector", **environment)]
     with httpx2.Client(base_url=server.url, timeout=30) as client:
-        assert client.get("/readyz").json()["status"] == "ready"
+        question = client.post("/v1/visualizations", json={"question": "What is 15 % of 80?"}).json()
         created = client.post("/v1/jobs", json={"kind": "nothing", "input": {}, "queue": "http"})
-        assert created.status_code in (201, 202)
+        assert created.status_code == 202
         claimed = client.post("/v1/claims", json={"worker": "w1", "queues": ["http"]})
         (job,) = claimed.json()["jobs"]
         assert job["id"] == created.json()["id"]
         report = {"type": "completed", "job_id": job["id"], "attempt": 1, "result": 1}
         client.post("/v1/reports", json={"worker": "w1", "reports": [report]}).raise_for_status()
-        assert client.get(f"/v1/jobs/{job['id']}").json()["status"] == "completed"
+        for id in (job["id"], question["id"]):
+            answer = client.get(f"/v1/jobs/{id}", headers={"Prefer": "wait=60"})
+            assert answer.json()["status"] == "completed", answer.text
+
+        def followed() -> bool:
+            counts = client.get("/v1/projections").json()["items"]
+            sealed = client.get("/v1/audit/checkpoint")
+            rows = ask(superuser, "SELECT count(*) FROM events")
+            return all(view["lag_events"] == 0 for view in counts) and f"\n{rows[0][0]}\n" in sealed.text
+
+        eventually(followed, 60, "the views and the seal")
+        eventually(lambda: len(ask(superuser, "SELECT worker FROM claimers")) > 1, 60, "claimers")
+        assert len(client.get("/v1/events?limit=10000").json()["items"]) > 5
+        assert client.get("/readyz").json()["status"] == "ready"
+    for process in (server, *others):
+        assert process.stop() == 0
+        assert "permission denied" not in "".join(process.output)
+    verified = start("audit", "verify", "--json", "--state", "none", DATABASE_URL=as_role(superuser, AUDITOR))
+    assert json.loads(verified.wait_for_line('"differences"', 120))["differences"] == 0

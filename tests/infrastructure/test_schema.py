@@ -107,6 +107,25 @@ def test_migrating_again_changes_nothing(own: str) -> None:
     assert (ask(own, PARTITIONS), ask(own, "SELECT * FROM migrations"), ask(own, "SELECT * FROM log_epoch")) == before
 
 
+def test_writing_the_rows_of_jobs_anew_keeps_them_and_who_may_read_them(own: str) -> None:
+    rows = "SELECT row_to_json(jobs)::jsonb FROM jobs ORDER BY id"
+    indexes = "SELECT indexdef FROM pg_indexes WHERE tablename = 'jobs' ORDER BY indexname"
+    granted = """
+        SELECT has_table_privilege('pg_monitor', 'jobs', 'SELECT'), has_table_privilege('pg_monitor', 'jobs', 'DELETE')
+    """
+    with Node(own) as node:
+        (id,) = node.started(new_job())
+        node.create(new_job(labels={"a": "b"}), new_job(priority=5))
+        node.say(ProgressReport(job_id=id, attempt=1, message="half", progress=0.5))
+        before = ask(own, rows), ask(own, indexes)
+        ask(own, "GRANT SELECT ON jobs TO pg_monitor")
+        ask(own, "DELETE FROM migrations WHERE name = '0012_row_of_jobs.sql'")
+        migrated(own)
+        assert (ask(own, rows), ask(own, indexes)) == before
+        assert ask(own, granted) == [(True, False)]
+        assert node.say(ProgressReport(job_id=id, attempt=1, message="more", progress=0.6)).version == 4
+
+
 def test_contents_that_were_named_before_there_was_a_table_of_them_are_kept(own: str) -> None:
     named, replaced = Artifact(name="a", sha256="ab" * 32, size=1, media_type="text/html"), "cd" * 32
     with Node(own) as node:
