@@ -95,19 +95,29 @@ class Histories(Protocol):
         ...
 
 
+class Old(Protocol):
+    """The port to a replica, which may lack the newest. Calls raise Unavailable when it is to be passed over."""
+
+    def histories(self, wanted: Sequence[History]) -> list[list[EventView]]: ...
+
+    def log(self, after: int, limit: int, wanted: LogFilter | None) -> list[LogEntry]: ...
+
+
 class Following:
     """Hands events to followers as they are recorded, on whichever server."""
 
-    def __init__(self, jobs: Jobs, histories: Histories, news: News) -> None:
+    def __init__(self, jobs: Jobs, histories: Histories, news: News, old: Old | None = None) -> None:
+        """`old`: where pages of history are read that need not be the newest."""
         self._jobs = jobs
         self._histories = histories
+        self._old = old
         self._news = news
         self._reads: Batcher[History, list[EventView]] = Batcher(
             histories.histories, name="histories", heaviest=500, patience=READ_PATIENCE
         )
         self._followed: dict[UUID, int] = {}
         self._stopped = False
-        self.log = LogTail(histories, news, jobs.read)
+        self.log = LogTail(histories, news, jobs.read, old)
 
     async def run(self, tell: Callable[[Collection[str]], None]) -> None:
         """Look for lost news until cancelled, and `tell` the followers of what moved."""
@@ -153,9 +163,20 @@ class Following:
         """A job's events with versions above `after`, `limit` at the most."""
         return await self._reads.submit(History(job_id, after, limit))
 
+    async def history(self, job_id: UUID, after: int, limit: int, known: int) -> list[EventView]:
+        """The same, from the replica if it has them: all up to `limit`, or to the version that is `known`."""
+        if self._old is not None:
+            try:
+                [page] = await self._jobs.read(self._old.histories, [History(job_id, after, limit)])
+            except Unavailable:
+                page = []
+            if page and page[-1].version >= min(after + limit, known):
+                return page
+        return await self.page(job_id, after, limit)
+
     async def log_page(self, after: int, limit: int, wanted: LogFilter) -> list[LogEntry]:
         """Events of the whole log above a position."""
-        return await self._jobs.read(self._histories.log, after, limit, wanted)
+        return await self._jobs.read(log_page, self._old, self._histories, after, limit, wanted)
 
     def stop(self, tell: Callable[[Collection[str]], None]) -> None:
         """Let all followers go, so that they can follow on from another server."""
@@ -202,6 +223,20 @@ class Following:
             seen = found
 
 
+def log_page(old: Old | None, histories: Histories, after: int, limit: int, wanted: LogFilter | None) -> list[LogEntry]:
+    """A page of the whole log, from the replica if it has any of it.
+
+    None there says nothing: it may be behind, and who took it for the end would pass over what it lacks.
+    """
+    if old is not None:
+        try:
+            if page := old.log(after, limit, wanted):
+                return page
+        except Unavailable:
+            pass
+    return histories.log(after, limit, wanted)
+
+
 class Moved(Protocol):
     async def __call__(self, seconds: float) -> bool: ...
 
@@ -209,8 +244,9 @@ class Moved(Protocol):
 class LogTail:
     """The end of the whole log, read once for all who follow it; it reads nothing while nobody does."""
 
-    def __init__(self, histories: Histories, news: News, read: Readers) -> None:
+    def __init__(self, histories: Histories, news: News, read: Readers, old: Old | None = None) -> None:
         self._histories = histories
+        self._old = old
         self._read_by = read
         self._news = news
         self._kept: deque[LogEntry] = deque()
@@ -268,7 +304,7 @@ class LogTail:
             newer = list(takewhile(lambda entry: entry.position > after, reversed(self._kept)))
             return [entry for entry in reversed(newer) if wanted.takes(entry)], max(after, self._end)
         try:
-            page = await self._read_by(self._histories.log, after, PAGE, wanted)
+            page = await self._read_by(log_page, self._old, self._histories, after, PAGE, wanted)
         except Unavailable:
             return [], after
         return page, page[-1].position if page else max(after, begin)

@@ -29,7 +29,7 @@ from application.claims import Claim, ClaimedJob, Claims, Via
 from application.errors import ApplicationError
 from application.following import Following
 from application.handlers import Handler, handler_for, registry
-from application.jobs import Jobs
+from application.jobs import READ_PATIENCE, Jobs
 from application.keys import Keys, KeyStore
 from application.language import LanguageModel
 from application.log_verification import Unit, Verification
@@ -73,6 +73,7 @@ from infrastructure.postgres.notifications import Listener, Notifier
 from infrastructure.postgres.operations import PostgresOperations
 from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, PostgresLog
 from infrastructure.postgres.queues import PausedQueues
+from infrastructure.postgres.replica import Replica, ReplicatedViews
 from infrastructure.postgres.schema import Health, SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
 from infrastructure.postgres.seal import PostgresAccesses, PostgresSeal
@@ -139,10 +140,13 @@ class Service:
         ledger = PostgresLedger(self._log, self._tell, self.metrics.appended)
         self._scout = Scout(self._log.batches, ledger.ready_jobs.horizon, self.news.tell)
         self._scout.start()
+        self.replica = _replica(settings, self._log.reads)
         jobs = PostgresViews(self._log.reads)
+        if self.replica is not None:
+            jobs = ReplicatedViews(self._log.reads, self.replica)
         self.jobs = Jobs(ledger, jobs) if self.tracing is None else TracedJobs(ledger, jobs, self.tracing)
         self.facts = PostgresFacts(self._log.reads)
-        self.following = Following(self.jobs, jobs, self.news)
+        self.following = Following(self.jobs, jobs, self.news, self.replica)
         self.reports = Reports(self.jobs, leases)
         self.alarm = Alarm(
             lambda queues, since: self.jobs.read(next_due, self._log.reads, queues, since), self.news, self.news.tell
@@ -205,7 +209,7 @@ class Service:
                 f"{found.oldest_writer_seconds:.0f} s, which holds readers of the whole log back"
             )
         if not reasons:
-            warnings += self._seal_warnings() + self._projection_warnings()
+            warnings += self._seal_warnings() + self._projection_warnings() + self._replica_warnings()
         return Ready("not-ready" if reasons else "ready", reasons, warnings)
 
     def _seal_warnings(self) -> list[str]:
@@ -218,6 +222,15 @@ class Service:
         if lag.seconds > LONG_UNSEALED:
             return [f"{lag.events} events are not sealed, the oldest since {lag.seconds:.0f} s; does a projector run?"]
         return []
+
+    def _replica_warnings(self) -> list[str]:
+        if self.replica is None:
+            return []
+        try:
+            seconds = self.replica.behind()
+        except ApplicationError as error:
+            return [f"the replica does not serve, so that all is read from the primary: {error.__cause__ or error}"]
+        return [f"the replica is {seconds:.0f} s behind"] if seconds > LONG_BEHIND else []
 
     def _projection_warnings(self) -> list[str]:
         warnings = []
@@ -253,6 +266,8 @@ class Service:
             part.close()
         if self._listener is not None:
             self._listener.close()
+        if self.replica is not None:
+            self.replica.close()
         self._log.close()
         if self.tracing is not None:
             self.tracing.close()
@@ -503,6 +518,13 @@ def _listen_url(settings: Settings) -> str | None:
         return settings.listen_url.get_secret_value()
     assert settings.database_url is not None
     return settings.database_url.get_secret_value() if settings.prepare == "on" else None
+
+
+def _replica(settings: Settings, primary: Database) -> Replica | None:
+    if settings.read_url is None:
+        return None
+    dsn, prepare = settings.read_url.get_secret_value(), settings.prepare == "on"
+    return Replica(Database(dsn, prepare=prepare, by_index=True, patience=READ_PATIENCE), primary)
 
 
 def _as_owner(settings: Settings, act: Callable[[Database], T]) -> T:

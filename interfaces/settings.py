@@ -21,6 +21,7 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(None, alias="DATABASE_URL")
     migration_database_url: SecretStr | None = Field(None, alias="MIGRATION_DATABASE_URL")
+    read_url: SecretStr | None = Field(None, alias="JOBLEDGER_READ_URL")
     listen_url: SecretStr | None = Field(None, alias="JOBLEDGER_LISTEN_URL")
     prepare: Literal["on", "off"] = Field("on", alias="JOBLEDGER_PREPARE")
     data: Path = Field(default_factory=lambda: user_data_path("jobledger"), alias="JOBLEDGER_DATA")

@@ -253,10 +253,10 @@ async def get_events(request: Request[Any, Any, Any]) -> Response[bytes] | Strea
                 return Response(b"", status_code=204, media_type=SSE)
             return sse(_live(following, id, after))
         case "ndjson":
-            return ndjson(await begun(_lines(following, id, wanted.after_version, wanted.limit)))
+            return ndjson(await begun(_lines(following, job, wanted.after_version, wanted.limit)))
         case "json":
             limit = wanted.limit or 1000
-            read = partial(following.page, id)
+            read = partial(following.history, id, known=job.version)
             items, more = await gather(read, wanted.after_version, limit, _version, lambda event: event)
             page = EventPage(items, items[-1].version if more else None)
             return Response(encode(page), media_type=JSON)
@@ -322,11 +322,11 @@ def _version(event: EventView) -> int:
     return event.version
 
 
-async def _lines(following: Following, id: UUID, after: int, limit: int | None) -> AsyncIterator[bytes]:
+async def _lines(following: Following, job: JobView, after: int, limit: int | None) -> AsyncIterator[bytes]:
     """The events there are now, a page in memory at a time."""
     left = limit if limit is not None else 2**62
     while left > 0:
-        events = await following.page(id, after, min(left, LINES_PAGE))
+        events = await following.history(job.id, after, min(left, LINES_PAGE), job.version)
         for piece in in_pieces(encode(event) + b"\n" for event in events):
             yield piece
         if len(events) < min(left, LINES_PAGE):

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from litestar import Request, Response, get
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -66,13 +66,29 @@ async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         measures = await request.app.state.service.jobs.read(operations.measures)
     except ApplicationError:
         measures = None
-    text = await asyncio.to_thread(_text, metrics, measures)
+    behind = await _replica_behind(request)
+    text = await asyncio.to_thread(_text, metrics, measures, behind)
     return Response(text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
-def _text(metrics: Metrics, measures: Measures | None) -> bytes:
+async def _replica_behind(request: Request[Any, Any, Any]) -> float | None:
+    """Seconds that the replica is behind; None without one, and while it is away."""
+    service = request.app.state.service
+    if service.replica is None:
+        return None
+    try:
+        seconds: float = await service.jobs.read(service.replica.behind)
+    except ApplicationError:
+        return None
+    return seconds
+
+
+def _text(metrics: Metrics, measures: Measures | None, replica_behind: float | None) -> bytes:
     registry = CollectorRegistry()
     registry.register(_Log(measures))
+    if replica_behind is not None:
+        says = "Age of the oldest event that the replica lacks; absent while it is away"
+        Gauge("jobledger_replica_lag_seconds", says, registry=registry).set(replica_behind)
     return generate_latest(registry) + generate_latest(metrics.registry)
 
 
