@@ -159,16 +159,18 @@ class Worker:
         self._hurried.set()
 
     async def run(self) -> None:
-        """Work until stopped; jobs that did not end within the grace are released, which costs them no attempt."""
+        """Work until stopped; jobs that did not end within the grace are released, which costs them no attempt.
+
+        Raises what a part of it failed with: a worker that claims and can no longer report would hold jobs for ever.
+        """
         log.info("worker.started", worker=self._name, kinds=sorted(self._handlers), queues=self._queues)
         duties = [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._deliver())]
-        filling = [asyncio.create_task(self._fill(room)) for room in self._rooms]
         try:
-            await asyncio.gather(*filling)
-            await self._drain()
+            await _end_of(asyncio.gather(*map(self._fill, self._rooms)), duties)
+            await _end_of(asyncio.ensure_future(self._drain()), duties)
         finally:
-            for task in (*filling, *duties):
-                task.cancel()
+            for duty in duties:
+                duty.cancel()
             await self._processes.close()
         log.info("worker.stopped", worker=self._name)
 
@@ -194,6 +196,9 @@ class Worker:
         except KeyRefused as refusal:
             self._end_for(refusal)
             return
+        except Exception:  # whatever the claim met with, what runs here goes on and is reported
+            log.exception("claim.failed", worker=self._name)
+            jobs = ()
         if jobs:
             log.debug("jobs.claimed", worker=self._name, count=len(jobs))
         self._take(jobs, room)
@@ -455,6 +460,16 @@ def _pause(answer: object) -> float:
     """Seconds to let pass after an answer before the same is said again: what the service asked for, if it did."""
     asked = answer.retry_after if isinstance(answer, Unavailable) else None
     return RETRY_SECONDS if asked is None else max(asked, RETRY_SECONDS)
+
+
+async def _end_of(work: "asyncio.Future[Any]", duties: Sequence["asyncio.Future[Any]"]) -> None:
+    """Wait until the work is done; raises what it failed with, or a duty, none of which ends."""
+    try:
+        ended, _ = await asyncio.wait([work, *duties], return_when=asyncio.FIRST_COMPLETED)
+        for each in ended:
+            each.result()
+    finally:
+        work.cancel()
 
 
 async def _first(*waits: Awaitable[Any]) -> None:

@@ -37,7 +37,7 @@ UPLOAD_TIMEOUT = httpx2.Timeout(ANSWER_SECONDS, read=STORED_SECONDS, write=60.0,
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3.0)
 """No most: uploads must not keep heartbeats waiting. A server hangs up after five idle seconds; we do before."""
 ERRORS: dict[str, type[Exception]] = {
-    error.code: error for error in (Conflict, JobFinished, LeaseLost, NotFound, TooLarge, Unavailable)
+    error.code: error for error in (Conflict, JobFinished, LeaseLost, NotFound, TooLarge)
 }
 
 
@@ -205,6 +205,8 @@ def _error(problem: _Problem) -> Exception:
     """The refusal that a problem tells of, in the server's words."""
     if problem.code == "invalid":
         return Invalid(*problem.errors, detail=problem.detail)
+    if problem.code == Unavailable.code:
+        return Unavailable(problem.detail)
     kind = ERRORS.get(problem.code, ApplicationError)
     return kind.__new__(kind, problem.detail)  # past `__init__`, which would make words of its own
 

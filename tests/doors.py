@@ -9,9 +9,9 @@ from msgspec.json import encode
 
 
 @contextmanager
-def door(status: int, headers: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The address of one that answers with `status`."""
-    body = encode({"type": "/problems/any", "title": "No", "status": status, "detail": "no", "code": "any"})
+def door(status: int, headers: Mapping[str, str] | None = None, answer: object = None) -> Iterator[str]:
+    """The address of one that answers with `status`, and with a problem unless another answer is given."""
+    body = encode(answer or {"type": "/problems/any", "title": "No", "status": status, "detail": "no", "code": "any"})
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -96,17 +96,22 @@ class Shop:
         assert len(events) == job.version
         return [str(event.__struct_config__.tag).removeprefix("job.") for event in events]
 
+    def worker(
+        self, *, name: str = "w1", grace: float = 10.0, capacity: int = 5, **kinds: Handle | PlainHandle | Handler
+    ) -> Worker:
+        """A worker with a handler for each kind."""
+        handlers: Mapping[str, Any] = {
+            kind: run if isinstance(run, Handler) else handler_for(kind, run) for kind, run in kinds.items()
+        }
+        news = self.service.news
+        return Worker(name, handlers, self.line, news, queues=[self.queue], capacity=capacity, grace=grace)
+
     @asynccontextmanager
     async def working(
         self, *, name: str = "w1", grace: float = 10.0, capacity: int = 5, **kinds: Handle | PlainHandle | Handler
     ) -> AsyncIterator[Worker]:
-        """A worker with a handler for each kind, which is stopped at the end."""
-        handlers: Mapping[str, Any] = {
-            kind: run if isinstance(run, Handler) else handler_for(kind, run) for kind, run in kinds.items()
-        }
-        worker = Worker(
-            name, handlers, self.line, self.service.news, queues=[self.queue], capacity=capacity, grace=grace
-        )
+        """The same at work; it is stopped at the end."""
+        worker = self.worker(name=name, grace=grace, capacity=capacity, **kinds)
         running = asyncio.create_task(worker.run())
         try:
             yield worker

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import resource
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import msgspec
 import pytest
 from msgspec import UNSET, Raw, Struct
 
+from application.claims import Claim, ClaimedJob
 from application.handlers import GiveUp, JobContext, RetryLater, handler_for
 from application.jobs import Cancel, Retry
 from application.ledger import Expired
+from application.reports import AnyReport, Reported
 from application.rescue import MissHeartbeat
 from domain.events import Failed, Progressed
 from tests.application.services import ASKED, Shop, in_shop
-from tests.infrastructure.nodes import ask
+from tests.infrastructure.nodes import PATIENCE, ask
 
 AT_ONCE = Retry(initial=0, factor=1, max=0)
 Story = Callable[[Shop], Awaitable[None]]
@@ -373,6 +375,44 @@ def test_heartbeats_keep_a_long_job_alive(play: Play) -> None:
             go_on.set()
             await shop.finished(id)
         assert await shop.topics(id) == ["created", "started", "completed"]
+
+    play(story)
+
+
+def test_a_worker_that_can_no_longer_report_ends_instead_of_holding_jobs_in_silence(play: Play) -> None:
+    async def work(job: JobContext, order: Order) -> str:
+        return "done"
+
+    async def story(shop: Shop) -> None:
+        async def muddled(worker: str, reports: Sequence[AnyReport]) -> Sequence[Reported | Exception]:
+            return []  # one answer for each is what was agreed
+
+        shop.line.report = muddled  # type: ignore[method-assign]
+        await shop.create()
+        with pytest.raises(ValueError, match="argument 2 is shorter"):
+            await asyncio.wait_for(shop.worker(work=work).run(), PATIENCE)
+
+    play(story)
+
+
+def test_a_claim_that_fails_in_a_way_nobody_knew_is_made_again(play: Play) -> None:
+    async def work(job: JobContext, order: Order) -> str:
+        return "done"
+
+    async def story(shop: Shop) -> None:
+        ask = shop.line.claim
+        failed: list[Claim] = []
+
+        async def once(claim: Claim) -> Sequence[ClaimedJob]:
+            if not failed:
+                failed.append(claim)
+                raise OSError("the first one fails")
+            return await ask(claim)
+
+        shop.line.claim = once  # type: ignore[method-assign]
+        async with shop.working(work=work):
+            assert (await shop.finished(await shop.create())).status == "completed"
+        assert failed
 
     play(story)
 

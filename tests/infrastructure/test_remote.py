@@ -139,6 +139,21 @@ def test_claims_and_reports_say_how_long_the_service_wants_to_be_left_alone(
         asyncio.run(told(url))
 
 
+def test_a_report_that_the_database_did_not_hear_is_said_again_after_a_while() -> None:
+    """The request was answered, and what was said in it was not heard."""
+    problem = {"type": "/problems/unavailable", "title": "No", "status": 503, "detail": "away", "code": "unavailable"}
+
+    async def told(url: str) -> None:
+        service = RemoteService(url, None)
+        (answer,) = await service.report("w", [Heartbeat(job_id=uuid4(), attempt=1)])
+        assert isinstance(answer, Unavailable)
+        assert (str(answer), answer.retry_after) == ("away", None)
+        await service.close()
+
+    with door(200, answer={"results": [{"ok": False, "problem": problem}]}) as url:
+        asyncio.run(told(url))
+
+
 @pytest.mark.parametrize(
     ("status", "key", "advice"),
     [
