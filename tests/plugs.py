@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil  # type: ignore[import-untyped]
+import psycopg
 
 from infrastructure.embedded import EmbeddedPostgres
 
@@ -25,6 +26,7 @@ class Plug:
         self._server = EmbeddedPostgres(data, lambda line: None)
         self._folder = Path(tempfile.mkdtemp(prefix="plug-"))
         self._link = self._folder / "sockets"
+        self.socket = f"{self._link}/.s.PGSQL.5432"
         self.dsn = f"postgresql://postgres@/jobledger?host={self._link}&port=5432"
 
     def __enter__(self) -> Self:
@@ -52,6 +54,21 @@ class Plug:
             assert time.monotonic() < until, "the server does not end"
             time.sleep(0.01)
         self._server.stop()
+
+    def mend(self) -> None:
+        """Wait until it accepts connections again by itself, and start it when it has ended."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            assert time.monotonic() < until, "the server does not come back"
+            if not self._server.alive:
+                self._server.stop()
+                self.put_in()
+            try:
+                psycopg.connect(self.dsn, connect_timeout=5).close()
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+            else:
+                return
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
