@@ -69,6 +69,8 @@ class Upload(Struct, frozen=True):
 class Incoming(Struct):
     """A file on its way: of whose attempt, under which name, with which SHA-256 if that is known, and who sends it.
 
+    `namespace` is the one whose jobs the sender knows; None for all.
+
     Raises Invalid for a bad name or media type.
     """
 
@@ -80,6 +82,7 @@ class Incoming(Struct):
     sha256: str | None = None
     trace: str | None = None
     by: str | None = None
+    namespace: str | None = None
 
     def __post_init__(self) -> None:
         self.name = checked_name(self.name)
@@ -114,13 +117,14 @@ class Artifacts:
         sha256: str | None = None,
         trace: str | None = None,
         by: str | None = None,
+        namespace: str | None = None,
     ) -> Upload:
         """Like `save`, for a content that takes its time to arrive: the lease is kept alive meanwhile.
 
         Nothing of it is read when the worker does not hold the attempt. Raises Invalid when `sha256` is not its hash.
         """
-        file = Incoming(worker, job_id, attempt, name, media_type, sha256, trace, by)
-        holding = await self._reports.hold(worker, job_id, attempt)
+        file = Incoming(worker, job_id, attempt, name, media_type, sha256, trace, by, namespace)
+        holding = await self._reports.hold(worker, job_id, attempt, namespace)
         saving = asyncio.ensure_future(self._save(file, content))
         beating = asyncio.ensure_future(self._beat(worker, job_id, attempt, holding.heartbeat_timeout / 3))
         try:
@@ -156,7 +160,7 @@ class Artifacts:
         stored = await self._store.save(content, LARGEST_FILE, admit)
         artifact = Artifact(name=file.name, sha256=stored.sha256, size=stored.size, media_type=file.media_type)
         report = ArtifactReport(job_id=file.job_id, attempt=file.attempt, artifact=artifact)
-        await self._reports.say(file.worker, report, file.trace, file.by)
+        await self._reports.say(file.worker, report, file.trace, file.by, file.namespace)
         return artifact
 
     async def _hold(self, sha256: str, job_id: UUID, attempt: int) -> None:

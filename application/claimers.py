@@ -19,12 +19,16 @@ MOST = 10_000
 
 
 class Claimer(Struct, frozen=True):
-    """A worker, the queues and kinds that it asks for together, None being all kinds, and how it is connected."""
+    """A worker, the queues and kinds that it asks for together, None being all kinds, and how it is connected.
+
+    `namespace` limits it to the jobs of one, if it is limited.
+    """
 
     worker: str
     queues: tuple[str, ...]
     kinds: tuple[str, ...] | None
     via: Via
+    namespace: str | None = None
 
 
 class Claimers:
@@ -37,10 +41,10 @@ class Claimers:
         self._due: set[Claimer] = set()
         self._noticed = asyncio.Event()
 
-    def notice(self, claim: Claim, via: Via) -> None:
+    def notice(self, claim: Claim, via: Via, namespace: str | None = None) -> None:
         """Somebody asks for jobs, or still waits for some."""
         wanted = claim.wanted
-        claimer = Claimer(claim.worker, wanted.queues, wanted.kinds, via)
+        claimer = Claimer(claim.worker, wanted.queues, wanted.kinds, via, namespace)
         written = self._written.get(claimer)
         if (written is None or self._now() - written >= PERIOD) and len(self._due) < MOST:
             self._due.add(claimer)

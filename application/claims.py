@@ -86,8 +86,8 @@ class ClaimedJob(Struct, frozen=True, kw_only=True, gc=False):
 class HeldJobs(Protocol):
     """The port to what claims hold."""
 
-    def held_by(self, worker: str, claim_id: str) -> Sequence[UUID]:
-        """The jobs still held under a claim's id."""
+    def held_by(self, worker: str, claim_id: str, namespace: str | None = None) -> Sequence[UUID]:
+        """The jobs still held under a claim's id, of a namespace if one is given."""
         ...
 
 
@@ -95,8 +95,8 @@ Release = Callable[[str, ClaimedJob, str], Awaitable[object]]
 """Gives a job back for its worker, with a reason."""
 Via: TypeAlias = Literal["database", "http"]
 """How a claimer is connected."""
-Notice = Callable[[Claim, Via], None]
-"""Is told of each claim, again and again while it waits."""
+Notice = Callable[[Claim, Via, str | None], None]
+"""Is told of each claim and of the namespace that limits it, if one does, again and again while it waits."""
 
 
 class Claims:
@@ -124,10 +124,12 @@ class Claims:
             self._execute, name="claims", weigh=lambda claiming: claiming.claim.max
         )
 
-    async def claim(self, claim: Claim, via: Via = "database", by: str | None = None) -> list[ClaimedJob]:
+    async def claim(
+        self, claim: Claim, via: Via = "database", by: str | None = None, namespace: str | None = None
+    ) -> list[ClaimedJob]:
         """The claimed jobs, as soon as there are any, and none after `claim.wait` seconds.
 
-        `by` is the actor of their starts, where it is not the worker itself.
+        `by` is the actor of their starts, where it is not the worker itself; `namespace` the one they must be of.
 
         When the caller is cancelled meanwhile, what was claimed for it is released.
         """
@@ -135,8 +137,8 @@ class Claims:
         until = clock() + claim.wait
         with self._news.listen([queue_topic(queue) for queue in claim.queues]) as ear:
             while True:
-                self._notice(claim, via)
-                jobs = await self._submit(_Claiming(claim, by or worker_actor(claim.worker)))
+                self._notice(claim, via, namespace)
+                jobs = await self._submit(_Claiming(claim, by or worker_actor(claim.worker), namespace))
                 left = until - clock()
                 if jobs or left <= 0 or self._stopped:
                     return jobs
@@ -189,14 +191,15 @@ class Claims:
         """Claims that want the same are served from one scan, dealt out in turn."""
         claims = [claiming.claim for claiming in claimings]
         answers: dict[int, list[ClaimedJob] | Exception] = {}
-        known = [self._held.held_by(claim.worker, claim.claim_id) if claim.claim_id else () for claim in claims]
+        known = [self._still_held_by(claiming) for claiming in claimings]
         groups: dict[Ready, list[int]] = {}
         paused = self._paused()
         for n, claim in enumerate(claims):
             if known[n]:
                 continue
             wanted = claim.wanted
-            wanted = Ready(tuple(queue for queue in wanted.queues if queue not in paused), wanted.kinds)
+            open_queues = tuple(queue for queue in wanted.queues if queue not in paused)
+            wanted = Ready(open_queues, wanted.kinds, claimings[n].namespace)
             if wanted.queues:
                 groups.setdefault(wanted, []).append(n)
             else:
@@ -213,12 +216,17 @@ class Claims:
                 _deal(batch, batch.ready(wanted, count), [(n, claimings[n]) for n in groups[wanted]], answers)
         return [answers[n] for n in range(len(claims))]
 
+    def _still_held_by(self, claiming: "_Claiming") -> Sequence[UUID]:
+        claim = claiming.claim
+        return self._held.held_by(claim.worker, claim.claim_id, claiming.namespace) if claim.claim_id else ()
+
 
 class _Claiming(Struct, frozen=True):
-    """A claim, and the actor of what it starts."""
+    """A claim, the actor of what it starts, and the namespace that limits it, if one does."""
 
     claim: Claim
     by: str
+    namespace: str | None = None
 
 
 def worker_actor(worker: str) -> str:

@@ -13,13 +13,14 @@ import structlog
 from msgspec import Meta, Struct
 
 from application.errors import ApplicationError, FieldError, Invalid, NotFound, RateLimited, Unavailable
+from application.jobs import DEFAULT
 from application.ledger import Quota
 
 log = structlog.get_logger()
 Role: TypeAlias = Literal["client", "worker", "auditor", "operator", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
-EVERYWHERE: tuple[Role, ...] = ("worker", "admin")
-"""Roles that no namespace limits: a worker runs what its queues hold, and an admin makes keys for all."""
+EVERYWHERE: tuple[Role, ...] = ("admin",)
+"""Roles that no namespace limits: an admin makes keys for all."""
 LOOK_SECONDS = 0.5
 """How often each server looks for keys that were made or revoked elsewhere."""
 LOOK_AGAIN_SECONDS = 0.1
@@ -45,9 +46,9 @@ class KeyConflict(ApplicationError):
 class NewKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key to make. Its name is for ever: it stands in every event that the key causes.
 
-    `namespace` limits it to the jobs of one; without it, it sees all, and creates in `default`. `rate` bounds its
-    requests per second on each server, in bursts of as many; a second's worth at the least. `in_flight` bounds the
-    jobs it has asked for that have not finished, on all servers together.
+    `namespace` limits it to the jobs of one; without it, it sees all, creates in `default`, and works for all. `rate`
+    bounds its requests per second on each server, in bursts of as many; a second's worth at the least. `in_flight`
+    bounds the jobs it has asked for that have not finished, on all servers together.
     """
 
     name: KeyName
@@ -235,6 +236,8 @@ def make_key(store: KeyStore, new: NewKey, by: str) -> CreatedKey:
     """Blocks. Raises Invalid, and KeyConflict for a name that is taken and for a first one that is no admin's."""
     if new.namespace is not None and new.role in EVERYWHERE:
         raise Invalid(FieldError("namespace", f"limits no {new.role} key; leave it out, or choose another role"))
+    if new.role == "worker" and new.namespace == DEFAULT:
+        raise Invalid(FieldError("namespace", f"{DEFAULT!r} limits no worker; give its clients one of their own"))
     secret = f"jl_{new.role}_{secrets.token_urlsafe(32)}"
     key = store.add(new, hashlib.sha256(secret.encode()).digest(), by)
     if key is None:

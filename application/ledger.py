@@ -37,10 +37,11 @@ class Answered(Struct, frozen=True):
 
 
 class Ready(Struct, frozen=True):
-    """Whose work is wanted: queued jobs that are due, of these queues, and of these kinds if given."""
+    """Whose work is wanted: queued jobs that are due, of these queues, and of these kinds and a namespace if given."""
 
     queues: tuple[str, ...]
     kinds: tuple[str, ...] | None
+    namespace: str | None = None
 
 
 class Expired(Struct, frozen=True):

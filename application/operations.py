@@ -113,7 +113,8 @@ class HeldJob(Struct, frozen=True, kw_only=True):
 class WorkerView(Struct, frozen=True, kw_only=True):
     """A worker: when it was first and last heard of, what it asks for, what it holds, how its attempts ended.
 
-    `kinds` is null when it takes any kind; `jobs` are up to ten of `holding`.
+    `kinds` is null when it takes any kind; `jobs` are up to ten of `holding`. Who is limited to a namespace is told
+    what a worker asks for only of those that are limited to it, too.
     """
 
     name: str

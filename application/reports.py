@@ -144,6 +144,7 @@ class Say(Struct, frozen=True, kw_only=True, gc=False):
     worker: str
     trace: str | None = None
     by: str | None = None
+    namespace: str | None = None
     idempotency_key: None = None
     quota: None = None
     weight: int = 1
@@ -153,7 +154,7 @@ class Say(Struct, frozen=True, kw_only=True, gc=False):
         return (self.report.job_id,)
 
     def run(self, batch: Batch) -> Reported:
-        job = batch.job(self.report.job_id)
+        job = _seen(batch.job(self.report.job_id), self.namespace)
         cause = Cause(batch.now, self.by or worker_actor(self.worker), self.trace)
         batch.record(job, self.report.decide(job, self.worker, cause))
         return Reported(version=job.version, cancel_requested=job.status == "cancelling")
@@ -172,6 +173,7 @@ class Hold(Struct, frozen=True, kw_only=True):
     job_id: UUID
     attempt: int
     worker: str
+    namespace: str | None = None
     idempotency_key: None = None
     quota: None = None
     weight: int = 1
@@ -181,18 +183,19 @@ class Hold(Struct, frozen=True, kw_only=True):
         return (self.job_id,)
 
     def run(self, batch: Batch) -> Holding:
-        job = batch.job(self.job_id)
+        job = _seen(batch.job(self.job_id), self.namespace)
         job.must_hold(self.attempt, self.worker)
         batch.record(job, [])
         return Holding(job.heartbeat_timeout, dict(job.artifacts))
 
 
 class Beat(Struct, frozen=True, gc=False):
-    """A heartbeat of `worker` for its attempt at a job."""
+    """A heartbeat of `worker` for its attempt at a job; it knows those of `namespace`, if one is given."""
 
     job_id: UUID
     attempt: int
     worker: str
+    namespace: str | None = None
 
 
 class Lease(Struct, frozen=True, kw_only=True, gc=False):
@@ -209,7 +212,7 @@ class Leases(Protocol):
     """The port to leases. Calls block; run them on a thread."""
 
     def extend(self, beats: Sequence[Beat]) -> list[Lease | None]:
-        """Extend the leases that are still held by these attempts; None for an unknown job."""
+        """Extend the leases that are still held by these attempts; None for a job that the worker does not know."""
         ...
 
 
@@ -226,10 +229,15 @@ class Reports:
         )
 
     async def say(
-        self, worker: str, report: AnyReport | ArtifactReport, trace: str | None = None, by: str | None = None
+        self,
+        worker: str,
+        report: AnyReport | ArtifactReport,
+        trace: str | None = None,
+        by: str | None = None,
+        namespace: str | None = None,
     ) -> Reported:
         """Record one report. Raises LeaseLost, JobFinished, Conflict, NotFound, Invalid or TooLarge."""
-        (answer,) = await self.say_all(worker, [report], trace, by)
+        (answer,) = await self.say_all(worker, [report], trace, by, namespace)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -240,13 +248,19 @@ class Reports:
         reports: Sequence[AnyReport | ArtifactReport],
         trace: str | None = None,
         by: str | None = None,
+        namespace: str | None = None,
     ) -> list[Reported | Exception]:
         """For each report its answer, or the exception that says why not; in order, each on its own merits.
 
-        Heartbeats are one statement, and the others one transaction. `by` is the actor, where it is not the worker.
+        Heartbeats are one statement, and the others one transaction. `by` is the actor, where it is not the worker. A
+        job of another than the namespace, if one is given, is as if there were none.
         """
-        beats = [Beat(r.job_id, r.attempt, worker) for r in reports if isinstance(r, Heartbeat)]
-        said = [Say(report=r, worker=worker, trace=trace, by=by) for r in reports if not isinstance(r, Heartbeat)]
+        beats = [Beat(r.job_id, r.attempt, worker, namespace) for r in reports if isinstance(r, Heartbeat)]
+        said = [
+            Say(report=r, worker=worker, trace=trace, by=by, namespace=namespace)
+            for r in reports
+            if not isinstance(r, Heartbeat)
+        ]
         if not beats:
             return await _each(self._jobs.execute_all(said), len(said))
         if not said:
@@ -257,9 +271,10 @@ class Reports:
         answers = {True: iter(beaten), False: iter(recorded)}
         return [next(answers[isinstance(report, Heartbeat)]) for report in reports]
 
-    async def hold(self, worker: str, job_id: UUID, attempt: int) -> Holding:
+    async def hold(self, worker: str, job_id: UUID, attempt: int, namespace: str | None = None) -> Holding:
         """What `worker` holds. Raises NotFound, LeaseLost or JobFinished when it does not."""
-        holding: Holding = await self._jobs.execute(Hold(job_id=job_id, attempt=attempt, worker=worker))
+        command = Hold(job_id=job_id, attempt=attempt, worker=worker, namespace=namespace)
+        holding: Holding = await self._jobs.execute(command)
         return holding
 
     async def release(self, worker: str, job: ClaimedJob, reason: str) -> Reported:
@@ -268,6 +283,13 @@ class Reports:
 
     def close(self) -> None:
         self._beats.close()
+
+
+def _seen(job: Job, namespace: str | None) -> Job:
+    """The job, for a worker that may be limited to a namespace. Raises NotFound."""
+    if namespace not in (None, job.namespace):
+        raise unknown(job.id)
+    return job
 
 
 async def _each(answers: Awaitable[list[Any]], count: int) -> list[Reported | Exception]:

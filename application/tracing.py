@@ -165,8 +165,10 @@ class TracedClaims(Claims):
         super().__init__(*parts)
         self._tracing = tracing
 
-    async def claim(self, claim: Claim, via: Via = "database", by: str | None = None) -> list[ClaimedJob]:
-        jobs = await super().claim(claim, via, by)
+    async def claim(
+        self, claim: Claim, via: Via = "database", by: str | None = None, namespace: str | None = None
+    ) -> list[ClaimedJob]:
+        jobs = await super().claim(claim, via, by, namespace)
         for job in jobs:
             self._tracing.claimed(job, claim.worker)
         return jobs

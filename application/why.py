@@ -74,33 +74,33 @@ class Facts(Protocol):
         """The lease on a job, if there is one."""
         ...
 
-    def claimers(self, queue: str, kind: str) -> ClaimerFacts:
-        """The workers that asked for jobs of a queue within a minute, or hold some."""
+    def claimers(self, job: JobView) -> ClaimerFacts:
+        """The workers that asked for jobs of its queue within a minute, or hold some, and may have it."""
         ...
 
-    def queue(self, job: JobView, most: int) -> QueueFacts:
-        """The jobs due before `job`, counted up to `most`, and those that run, in its queue."""
+    def queue(self, job: JobView, most: int, namespace: str | None) -> QueueFacts:
+        """The jobs due before `job`, counted up to `most`, and those that run, in its queue; of a namespace or all."""
         ...
 
 
 async def why(jobs: Jobs, facts: Facts, job_id: UUID, namespace: str | None = None) -> Why:
     """The reasons for the state of a job. Raises NotFound."""
     view = await jobs.get(job_id, namespace)
-    return await jobs.read(_why, facts, view)
+    return await jobs.read(_why, facts, view, namespace)
 
 
-def _why(facts: Facts, view: JobView) -> Why:
+def _why(facts: Facts, view: JobView, namespace: str | None) -> Why:
     """The history is read after the job, and says where it stands since."""
     events = facts.history(view.id)
     job = Job.fold(view.id, events)
     last = next(event for event in reversed(events) if not isinstance(event, Progressed))
-    return Why(job_id=job.id, status=job.status, reasons=_reasons(facts, view, job, last))
+    return Why(job_id=job.id, status=job.status, reasons=_reasons(facts, view, job, last, namespace))
 
 
-def _reasons(facts: Facts, view: JobView, job: Job, last: Event) -> list[str]:
+def _reasons(facts: Facts, view: JobView, job: Job, last: Event, namespace: str | None) -> list[str]:
     match job.status:
         case "queued":
-            return [*_queued(facts, view, job), *_came_back(last)]
+            return [*_queued(facts, view, job, namespace), *_came_back(last)]
         case "running" | "cancelling":
             return [*_held(facts, job), *_asked_to_stop(last), *_said(job)]
         case "completed":
@@ -111,9 +111,10 @@ def _reasons(facts: Facts, view: JobView, job: Job, last: Event) -> list[str]:
             return [f"cancelled by {last.by}, at {_moment(last.at)}: {_error(job)}"]
 
 
-def _queued(facts: Facts, view: JobView, job: Job) -> list[str]:
-    queue = facts.queue(view, MOST_COUNTED)
-    return [*_paused(queue.pause, job), *_waits(queue, facts.claimers(job.queue, job.kind), job)]
+def _queued(facts: Facts, view: JobView, job: Job, namespace: str | None) -> list[str]:
+    """Who is limited to a namespace is not told of the jobs of others, though they may go first."""
+    queue = facts.queue(view, MOST_COUNTED, namespace)
+    return [*_paused(queue.pause, job), *_waits(queue, facts.claimers(view), job)]
 
 
 def _paused(pause: PauseFacts | None, job: Job) -> list[str]:

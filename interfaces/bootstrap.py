@@ -272,8 +272,8 @@ class Service:
         if self.tracing is not None:
             self.tracing.close()
 
-    def _notice(self, claim: Claim, via: Via) -> None:
-        self.claimers.notice(claim, via)
+    def _notice(self, claim: Claim, via: Via, namespace: str | None) -> None:
+        self.claimers.notice(claim, via, namespace)
         self.alarm.watch(claim.queues)
 
     def _tell(self, topics: Collection[str]) -> None:

@@ -12,10 +12,10 @@ from infrastructure.postgres.database import Database
 # In the order of the key, so that two servers that hear of the same workers never wait for each other in a circle. What
 # is lost in a crash is written again, so the commit waits for no disk.
 WRITE = """
-INSERT INTO claimers (worker, subscription, queues, kinds, via, first_seen_at, last_seen_at)
-SELECT worker, subscription, queues, kinds, via, clock_timestamp(), clock_timestamp()
+INSERT INTO claimers (worker, subscription, queues, kinds, via, namespace, first_seen_at, last_seen_at)
+SELECT worker, subscription, queues, kinds, via, namespace, clock_timestamp(), clock_timestamp()
 FROM jsonb_to_recordset(%s::jsonb)
-    AS x (worker text, subscription uuid, queues text[], kinds text[], via text),
+    AS x (worker text, subscription uuid, queues text[], kinds text[], via text, namespace text),
   set_config('synchronous_commit', 'off', true)
 ORDER BY worker, subscription
 ON CONFLICT (worker, subscription) DO UPDATE SET last_seen_at = EXCLUDED.last_seen_at
@@ -32,6 +32,7 @@ def write_claimers(database: Database, claimers: Collection[Claimer]) -> None:
             "queues": claimer.queues,
             "kinds": claimer.kinds,
             "via": claimer.via,
+            "namespace": claimer.namespace,
         }
         for claimer in claimers
     ]
@@ -47,4 +48,4 @@ def forget_old_claimers(database: Database) -> int:
 
 def _subscription(claimer: Claimer) -> UUID:
     """An id of its own for what a worker asks for, since names may be too long together for an index."""
-    return UUID(bytes=sha256(encode((claimer.queues, claimer.kinds, claimer.via))).digest()[:16])
+    return UUID(bytes=sha256(encode((claimer.queues, claimer.kinds, claimer.via, claimer.namespace))).digest()[:16])

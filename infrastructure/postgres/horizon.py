@@ -26,6 +26,8 @@ class Lane(NamedTuple):
     queue: str
     kind: str
     priority: int
+    namespace: str | None = None
+    """Of a lane in the index of namespaces; None in that of all jobs."""
 
 
 Place: TypeAlias = tuple[datetime, UUID]
@@ -81,7 +83,7 @@ class Horizon:
         """Seconds, of the last look."""
         self._lock = threading.Lock()
         self._asked: dict[Ready, float] = {}
-        self._covered: set[tuple[str, str | None]] = set()
+        self._covered: set[tuple[str | None, str, str | None]] = set()
         self._good_until = 0.0
         self._places: dict[Lane, Place] = {}
         self._alive: dict[Lane, float] = {}
@@ -109,7 +111,7 @@ class Horizon:
     def stretches(self, wanted: Ready, count: int, at: float) -> list[Stretch] | None:
         """Where a claim of up to `count` jobs is to scan; None: everywhere."""
         with self._lock:
-            if at > self._good_until or not self._covered.issuperset(_pairs(wanted)):
+            if at > self._good_until or not self._covered.issuperset(_parts(wanted)):
                 return None
             self._asked[wanted] = at
             open_ones = [Stretch(lane, place) for lane, place in self._places.items() if _is_wanted(lane, wanted)]
@@ -153,7 +155,7 @@ class Horizon:
         edge = (look.moment - MARGIN, _FIRST_ID)
         news = {lane.queue for lane in look.strays}
         with self._lock:
-            self._covered = {pair for wanted in look.covered for pair in _pairs(wanted)}
+            self._covered = {part for wanted in look.covered for part in _parts(wanted)}
             self._good_until = at + max(STALE, LOOKS_MISSED * took)
             self.look_took = took
             for lane in look.before.keys() - look.heads.keys():
@@ -182,12 +184,16 @@ class Horizon:
             self._places[lane] = place
 
 
-def _pairs(wanted: Ready) -> Iterator[tuple[str, str | None]]:
-    return ((queue, kind) for queue in wanted.queues for kind in wanted.kinds or (None,))
+def _parts(wanted: Ready) -> Iterator[tuple[str | None, str, str | None]]:
+    return ((wanted.namespace, queue, kind) for queue in wanted.queues for kind in wanted.kinds or (None,))
 
 
 def _is_wanted(lane: Lane, wanted: Ready) -> bool:
-    return lane.queue in wanted.queues and (wanted.kinds is None or lane.kind in wanted.kinds)
+    return (
+        lane.namespace == wanted.namespace
+        and lane.queue in wanted.queues
+        and (wanted.kinds is None or lane.kind in wanted.kinds)
+    )
 
 
 def _few(strays: Mapping[Lane, Sequence[Place]]) -> Iterable[Stretch]:

@@ -26,12 +26,16 @@ SET attempt = EXCLUDED.attempt, worker = EXCLUDED.worker, heartbeat_timeout = EX
 # for each other in a circle.
 LOCK = "SELECT FROM leases WHERE job_id = ANY(%b::uuid[]) ORDER BY job_id FOR UPDATE"
 END = "DELETE FROM leases WHERE job_id = ANY(%b::uuid[])"
+# Whose worker is limited to no namespace, its job is not looked at.
 EXTEND = """
 WITH beats AS (
-  SELECT * FROM unnest(%b::uuid[], %b::int4[], %b::text[]) WITH ORDINALITY AS x (job_id, attempt, worker, n)
+  SELECT * FROM unnest(%b::uuid[], %b::int4[], %b::text[], %b::text[])
+    WITH ORDINALITY AS x (job_id, attempt, worker, namespace, n)
 ), held AS (
   SELECT leases.job_id, n
   FROM leases JOIN beats USING (job_id, attempt, worker)
+  WHERE beats.namespace IS NULL
+    OR beats.namespace = (SELECT jobs.namespace FROM jobs WHERE jobs.id = leases.job_id)
   ORDER BY leases.job_id
   FOR UPDATE OF leases
 ), now AS MATERIALIZED (
@@ -44,9 +48,16 @@ WHERE leases.job_id = held.job_id
 RETURNING n
 """
 STANDING = """
-SELECT n, version, status, attempt, worker FROM jobs JOIN unnest(%b::uuid[]) WITH ORDINALITY AS x (id, n) USING (id)
+SELECT n, version, status, attempt, worker
+FROM jobs JOIN unnest(%b::uuid[], %b::text[]) WITH ORDINALITY AS x (id, seen, n) USING (id)
+WHERE seen IS NULL OR seen = namespace
 """
-HELD_BY = "SELECT job_id FROM leases WHERE worker = %b AND claim_id = %b ORDER BY job_id"
+HELD_BY = """
+SELECT job_id FROM leases
+WHERE worker = %b AND claim_id = %b
+  AND (%b::text IS NULL OR %b = (SELECT namespace FROM jobs WHERE jobs.id = job_id))
+ORDER BY job_id
+"""
 # A lease or a job that is locked is passed over: its worker is just heard of, or another node is at it.
 EXPIRED = """
 SELECT leases.job_id, jobs.position, leases.attempt, leases.heartbeat_at
@@ -94,16 +105,17 @@ class PostgresLeases:
     def extend(self, beats: Sequence[Beat]) -> list[Lease | None]:
         """Extend what is still held, in one statement, and say where each job stands."""
         ids = uuids([beat.job_id for beat in beats])
-        columns = (ids, int4s([beat.attempt for beat in beats]), texts([beat.worker for beat in beats]))
+        seen = texts([beat.namespace for beat in beats])
+        columns = (ids, int4s([beat.attempt for beat in beats]), texts([beat.worker for beat in beats]), seen)
         extended = {beats[n - 1] for (n,) in self._database.rows(EXTEND, columns)}
         leases: list[Lease | None] = [None] * len(beats)
-        for n, version, status, attempt, worker in self._database.rows(STANDING, (ids,)):
+        for n, version, status, attempt, worker in self._database.rows(STANDING, (ids, seen)):
             held = beats[n - 1] in extended
             leases[n - 1] = Lease(extended=held, version=version, status=status, attempt=attempt, worker=worker)
         return leases
 
-    def held_by(self, worker: str, claim_id: str) -> list[UUID]:
-        return [row[0] for row in self._database.rows(HELD_BY, (worker, claim_id))]
+    def held_by(self, worker: str, claim_id: str, namespace: str | None = None) -> list[UUID]:
+        return [row[0] for row in self._database.rows(HELD_BY, (worker, claim_id, namespace, namespace))]
 
 
 def _columns(held: Sequence[tuple[Job, str | None]]) -> tuple[Column, ...]:

@@ -1,12 +1,15 @@
 """Queues: how many jobs are in each, and which give no claims."""
 
+import re
 import time
 from collections.abc import Callable, Collection
 from typing import Any
 
+from application.jobs import DEFAULT
 from application.operations import MOST_COUNTED, PauseView, QueueView
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.lists import hops
+from infrastructure.postgres.ready import PLACE
 
 # What is queued is counted lane by lane, as the claim goes; a lane with more than is counted, by the view of totals.
 QUEUES = f"""
@@ -27,8 +30,13 @@ held AS (
   GROUP BY queue
 ), names AS (
   SELECT queue FROM (
-    SELECT queue FROM total UNION SELECT queue FROM held UNION SELECT queue FROM queue_pauses
-    UNION SELECT queue FROM waiting WHERE queue IS NOT NULL
+    SELECT queue FROM total
+    UNION SELECT queue FROM held
+    UNION SELECT queue FROM queue_pauses WHERE %(namespace)s::text IS NULL
+    UNION SELECT queue FROM waiting
+    WHERE queue IS NOT NULL AND (%(namespace)s::text IS NULL OR EXISTS (
+      SELECT FROM jobs WHERE status = 'queued' AND jobs.queue = waiting.queue AND namespace = %(namespace)s
+    ))
   ) AS known
   WHERE queue > %(after)s
   ORDER BY queue
@@ -75,6 +83,10 @@ LEFT JOIN held USING (queue)
 LEFT JOIN queue_pauses USING (queue)
 ORDER BY queue
 """.encode()  # noqa: S608  put together from words of ours
+# Of one namespace: its own jobs are looked at, by the index that claims for it go by, which the default one is not in.
+QUEUES_WITHIN = re.sub(
+    rb"jobs\.queue = (lanes|waiting)\.queue", PLACE.encode() + rb" = %(namespace)s::text || '/' || \1.queue", QUEUES
+)
 PAUSE = """
 INSERT INTO queue_pauses (queue, paused_by, reason) VALUES (%s, %s, %s)
 ON CONFLICT (queue) DO UPDATE SET queue = EXCLUDED.queue
@@ -107,7 +119,7 @@ class PausedQueues:
 def listed(database: Database, namespace: str | None, after: str, limit: int) -> list[QueueView]:
     """By name, those above `after`."""
     values = {"namespace": namespace, "after": after, "limit": limit, "most": MOST_COUNTED}
-    return [_queue(row) for row in database.rows(QUEUES, values)]
+    return [_queue(row) for row in database.rows(QUEUES if namespace in (None, DEFAULT) else QUEUES_WITHIN, values)]
 
 
 def pause(database: Database, queue: str, by: str, reason: str) -> PauseView:

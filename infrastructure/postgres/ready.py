@@ -112,6 +112,19 @@ WITH {STRETCHES}
 SELECT due.id, due.position, due.priority, due.run_at
 {CLAIM}
 """
+PLACE: LiteralString = "jobs.namespace <> 'default' AND (jobs.namespace || '/' || jobs.queue)"
+
+
+def within(query: LiteralString) -> LiteralString:
+    """The same of workers that are limited to namespaces, whose queues stand as `namespace/queue` in an index of it.
+
+    No other index has that: so no plan, however old, walks over the jobs of other namespaces. No namespace has a slash.
+    The default one is not in it, and no worker is limited to that.
+    """
+    return query.replace("jobs.queue = ", f"{PLACE} = ")
+
+
+READY_WITHIN, READY_FROM_WITHIN = within(READY), within(READY_FROM)
 BY_INDEX = "SET LOCAL enable_bitmapscan = off"
 """For a transaction behind a pooler, where the session's settings are not ours: a bitmap would be of a whole lane."""
 SLOW = 0.005
@@ -165,7 +178,8 @@ class ReadyJobs:
     def _find_everywhere(
         self, connection: Connection, wanted: Ready, count: int, taken: Sequence[UUID], begun: float
     ) -> dict[UUID, int]:
-        found = dict(_run(connection, READY, everywhere(wanted, count, taken)))
+        query = READY if wanted.namespace is None else READY_WITHIN
+        found = dict(_run(connection, query, everywhere(wanted, count, taken)))
         if self._clock() - begun > self._slow:
             self.horizon.ask(wanted, begun)
         return found
@@ -180,13 +194,14 @@ class ReadyJobs:
         now: datetime,
     ) -> list[Pick]:
         """Others may have been at the strays first, all of whom know the same; then the next ones are tried."""
+        query = READY_FROM if wanted.namespace is None else READY_FROM_WITHIN
         picks: list[Pick] = []
         for _ in range(TRIES):
             if not stretches:
                 break
             left = count - len(picks)
             values = {**columns(stretches), "count": left, "taken": [*taken, *(pick.id for pick in picks)]}
-            found = [Pick(*row) for row in _run(connection, READY_FROM, values)]
+            found = [Pick(*row) for row in _run(connection, query, values)]
             self.horizon.claimed(stretches, left, found, now)
             picks += found
             if len(picks) == count:
@@ -197,14 +212,20 @@ class ReadyJobs:
 
 def everywhere(wanted: Ready, count: int, taken: Sequence[UUID] = ()) -> dict[str, Any]:
     """The values of READY."""
+    queues = [indexed(wanted.namespace, queue) for queue in wanted.queues]
     kinds = list(wanted.kinds) if wanted.kinds else None
-    return {"queues": list(wanted.queues), "kinds": kinds, "count": count, "taken": list(taken)}
+    return {"queues": queues, "kinds": kinds, "count": count, "taken": list(taken)}
+
+
+def indexed(namespace: str | None, queue: str) -> str:
+    """What stands for a queue in the index that is looked at."""
+    return queue if namespace is None else f"{namespace}/{queue}"
 
 
 def columns(stretches: Sequence[Stretch]) -> dict[str, Column]:
     """The values of STRETCHES."""
     return {
-        "queues": texts([stretch.lane.queue for stretch in stretches]),
+        "queues": texts([indexed(stretch.lane.namespace, stretch.lane.queue) for stretch in stretches]),
         "kinds": texts([stretch.lane.kind for stretch in stretches]),
         "priorities": int2s([stretch.lane.priority for stretch in stretches]),
         "first_ats": moments([stretch.first[0] for stretch in stretches]),

@@ -12,10 +12,10 @@ from psycopg import Connection
 from application.errors import Unavailable
 from application.ledger import Ready
 from application.news import queue_topic
-from infrastructure.postgres.columns import texts
+from infrastructure.postgres.columns import Column, texts
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.horizon import MOST_STRAYS, Horizon, Lane, Look, Place, Stretch
-from infrastructure.postgres.ready import BY_INDEX, HEADS, SLOW, STRETCHES, columns
+from infrastructure.postgres.ready import BY_INDEX, HEADS, SLOW, STRETCHES, columns, indexed, within
 
 log = structlog.get_logger()
 LOOK = f"""
@@ -37,6 +37,7 @@ CROSS JOIN LATERAL (
   LIMIT %(most)s
 ) AS stray
 """  # noqa: S608  the parts are ours
+LOOK_WITHIN, STRAYS_WITHIN = within(LOOK), within(STRAYS)
 PERIOD = 1.0
 REST = 3
 """Seconds between looks, or so many times what the last one took if that is longer: a quarter of the time at most."""
@@ -105,10 +106,8 @@ class Scout:
 
     def _look(self, asked: Collection[Ready], before: dict[Lane, Place]) -> tuple[Look, float]:
         """What is there, and how long the server took to find all heads."""
-        queues = {queue for wanted in asked if wanted.kinds is None for queue in wanted.queues}
-        kinds = {(queue, kind) for wanted in asked for queue in wanted.queues for kind in wanted.kinds or ()}
-        pairs = [(queue, None) for queue in queues] + [pair for pair in kinds if pair[0] not in queues]
-        values = {"queues": texts([queue for queue, _ in pairs]), "kinds": texts([kind for _, kind in pairs])}
+        everybody = [wanted for wanted in asked if wanted.namespace is None]
+        limited = [wanted for wanted in asked if wanted.namespace is not None]
         with self._database.connection() as connection:
             try:
                 self._looking = connection
@@ -116,15 +115,17 @@ class Scout:
                     connection.execute("BEGIN READ ONLY")
                     connection.execute(BY_INDEX)
                     begun = connection.execute("SELECT clock_timestamp()", binary=True)
-                    found = connection.execute(LOOK, values, binary=True)
+                    found = connection.execute(LOOK, _wanted(everybody), binary=True) if everybody else None
+                    within = connection.execute(LOOK_WITHIN, _wanted(limited), binary=True) if limited else None
                     ended = connection.execute("SELECT clock_timestamp()", binary=True)
-                heads = {Lane(*lane): (run_at, id) for *lane, run_at, id in found}
-                strays = _strays(connection, heads, before)
+                first = {Lane(*lane): (run_at, id) for *lane, run_at, id in found or ()}
+                first |= {_lane(*lane): (run_at, id) for *lane, run_at, id in within or ()}
+                strays = _strays(connection, first, before)
                 connection.execute("COMMIT")
             finally:
                 self._looking = None
         (moment,), (end,) = begun.fetchall()[0], ended.fetchall()[0]
-        return Look(moment, asked, before, heads, strays), (end - moment).total_seconds()
+        return Look(moment, asked, before, first, strays), (end - moment).total_seconds()
 
     def _run(self) -> None:
         while self._horizon.asked_for.wait() and not self._closing.is_set():
@@ -139,12 +140,34 @@ class Scout:
             self._closing.wait(pause)
 
 
-def _strays(connection: Connection, heads: dict[Lane, Place], before: dict[Lane, Place]) -> dict[Lane, list[Place]]:
+def _strays(connection: Connection, first: dict[Lane, Place], before: dict[Lane, Place]) -> dict[Lane, list[Place]]:
     """The living entries before the horizon, of lanes that begin before it."""
-    behind = [Stretch(lane, head, before[lane]) for lane, head in heads.items() if head < before.get(lane, head)]
+    behind = [Stretch(lane, head, before[lane]) for lane, head in first.items() if head < before.get(lane, head)]
     strays: dict[Lane, list[Place]] = {}
-    if behind:
-        found = connection.execute(STRAYS, {**columns(behind), "most": MOST_STRAYS}, binary=True)
-        for *lane, run_at, id in found:
-            strays.setdefault(Lane(*lane), []).append((run_at, id))
+    limited = [stretch for stretch in behind if stretch.lane.namespace is not None]
+    everybody = [stretch for stretch in behind if stretch.lane.namespace is None]
+    for query, stretches, lane_of in ((STRAYS, everybody, Lane), (STRAYS_WITHIN, limited, _lane)):
+        if stretches:
+            found = connection.execute(query, {**columns(stretches), "most": MOST_STRAYS}, binary=True)
+            for *lane, run_at, id in found:
+                strays.setdefault(lane_of(*lane), []).append((run_at, id))
     return strays
+
+
+def _wanted(asked: Collection[Ready]) -> dict[str, Column]:
+    """The values of LOOK: each queue whole, or kind by kind."""
+    whole = {indexed(ready.namespace, queue) for ready in asked if ready.kinds is None for queue in ready.queues}
+    by_kind = {
+        (indexed(ready.namespace, queue), kind)
+        for ready in asked
+        for queue in ready.queues
+        for kind in ready.kinds or ()
+    }
+    pairs = [(queue, None) for queue in whole] + [pair for pair in by_kind if pair[0] not in whole]
+    return {"queues": texts([queue for queue, _ in pairs]), "kinds": texts([kind for _, kind in pairs])}
+
+
+def _lane(place: str, kind: str, priority: int) -> Lane:
+    """A lane of the index of namespaces."""
+    namespace, _, queue = place.partition("/")
+    return Lane(queue, kind, priority, namespace)

@@ -44,6 +44,7 @@ WITH held AS (
   FROM claimers
   CROSS JOIN LATERAL unnest(queues) AS queue
   LEFT JOIN LATERAL unnest(kinds) AS kind ON true
+  WHERE %(namespace)s::text IS NULL OR namespace = %(namespace)s
   GROUP BY worker
 ), working AS (
   SELECT worker, min(first_seen) AS first_seen, max(last_seen) AS last_seen, sum(workers.started)::int8 AS started,
@@ -60,7 +61,7 @@ SELECT worker, least(working.first_seen, asking.first_seen),
 FROM working
 FULL JOIN asking USING (worker)
 LEFT JOIN held USING (worker)
-WHERE worker > %(after)s AND (working.worker IS NOT NULL OR %(namespace)s::text IS NULL)
+WHERE worker > %(after)s
   AND (greatest(working.last_seen, asking.last_seen) > clock_timestamp() - make_interval(secs => %(since)s)
     OR holding > 0)
 ORDER BY worker

@@ -88,9 +88,8 @@ async def put_artifact(request: Request[Any, Any, Any]) -> Response[bytes]:
     if media_type is None:
         media_type = "application/octet-stream"
     content = moving(request.stream(), STALLED_SECONDS)
-    upload = await artifacts.upload(
-        wanted.worker, id, number, name, content, media_type, sha256, trace(request), key_actor(request)
-    )
+    who = (trace(request), key_actor(request), namespace(request))
+    upload = await artifacts.upload(wanted.worker, id, number, name, content, media_type, sha256, *who)
     view = await linked_file(request, id, ArtifactView.of(upload.artifact))
     headers = {"Location": artifact_path(id, name)}
     return Response(encode(view), status_code=201 if upload.new else 200, media_type=JSON, headers=headers)

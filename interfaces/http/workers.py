@@ -21,6 +21,7 @@ from interfaces.http.requests import (
     LARGE_BODY,
     json_body,
     key_actor,
+    namespace,
     off_the_loop,
     query,
     read_elements,
@@ -72,7 +73,7 @@ async def claim_jobs(request: Request[Any, Any, Any]) -> JSONAnswer:
 async def _claim_for_one_who_waits(request: Request[Any, Any, Any], claim: Claim) -> list[ClaimedJob]:
     """The claimed jobs; a caller that hung up meanwhile has its jobs released."""
     claims: Claims = request.app.state.service.claims
-    claiming = asyncio.create_task(claims.claim(claim, "http", key_actor(request)))
+    claiming = asyncio.create_task(claims.claim(claim, "http", key_actor(request), namespace(request)))
     hanging_up = asyncio.create_task(_hung_up(request))
     try:
         await asyncio.wait({claiming, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
@@ -96,7 +97,8 @@ async def report(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     said = await off_the_loop(await sent_body(request), _reports)
     reports: Reports = request.app.state.service.reports
-    answers = await reports.say_all(said.worker, said.reports, trace(request), key_actor(request))
+    who = (trace(request), key_actor(request), namespace(request))
+    answers = await reports.say_all(said.worker, said.reports, *who)
     request_id = request_id_of(request)
     results = [_result(answer, request_id) for answer in answers]
     return JSONAnswer(encode(ReportResults(results)))

@@ -40,6 +40,7 @@ class MemoryBatch:
     def ready(self, wanted: Ready, count: int) -> list[Job]:
         self._ledger.scans.append((wanted, count))
         self._ledger.before_ready()
+        assert wanted.namespace is None
         waiting = [job for job in self.jobs.values() if job.status == "queued" and job.queue in wanted.queues]
         return [job for job in waiting if wanted.kinds is None or job.kind in wanted.kinds][:count]
 
@@ -97,7 +98,7 @@ class MemoryLedger:
         self.jobs = batch.jobs
         self.events += batch.recorded
 
-    def held_by(self, worker: str, claim_id: str) -> Sequence[UUID]:
+    def held_by(self, worker: str, claim_id: str, namespace: str | None = None) -> Sequence[UUID]:
         return self.held.get((worker, claim_id), [])
 
     def add(self, count: int = 1, *, kind: str = "nothing", input: bytes = b"{}", due_in: float = 0) -> list[UUID]:

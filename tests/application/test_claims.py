@@ -45,7 +45,7 @@ def claim_all(ledger: MemoryLedger, *claims: Claim, news: Told | None = None) ->
     """The answers to claims that come together, in order."""
 
     async def story() -> list[Any]:
-        desk = Claims(ledger, ledger, news or Told(), no_release, lambda claim, via: None, set)
+        desk = Claims(ledger, ledger, news or Told(), no_release, lambda claim, via, namespace: None, set)
         try:
             return await asyncio.gather(*(desk.claim(claim, "http") for claim in claims), return_exceptions=True)
         finally:

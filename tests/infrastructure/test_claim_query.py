@@ -8,13 +8,14 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from infrastructure.postgres.ready import READY
+from application.ledger import Ready
+from infrastructure.postgres.ready import READY, READY_WITHIN, everywhere
 from tests.infrastructure.nodes import ask, migrated, plan_nodes
 
 ADD = """
 INSERT INTO jobs (id, version, position, namespace, kind, queue, priority, status, attempt, max_attempts, progress,
   input, run_at, created_at, updated_at, finished_at)
-SELECT uuidv7(), 1, n, 'default', %(kind)s, %(queue)s, %(priority)s, %(status)s, 0, 3, 0,
+SELECT uuidv7(), 1, n, %(namespace)s, %(kind)s, %(queue)s, %(priority)s, %(status)s, 0, 3, 0,
   '{}', clock_timestamp() + %(due)s::interval, now(), now(), CASE WHEN %(status)s <> 'queued' THEN now() END
 FROM generate_series(1, %(count)s) AS n
 RETURNING id
@@ -38,8 +39,10 @@ def add(
     priority: int = 0,
     due: str = "-1 minute",
     status: str = "queued",
+    namespace: str = "default",
 ) -> list[UUID]:
     values = {"kind": kind, "queue": queue, "priority": priority, "due": due, "status": status, "count": count}
+    values["namespace"] = namespace
     return [row[0] for row in connection.execute(ADD, values)]
 
 
@@ -177,3 +180,36 @@ def new_database_for_class(postgres: str) -> Callable[[], str]:
         return postgres.replace("@/jobledger?", "@/crowded?")
 
     return make
+
+
+class TestWithinANamespace:
+    def claimed(self, connection: Connection, wanted: Ready, count: int) -> list[UUID]:
+        return [row[0] for row in connection.execute(READY_WITHIN, everywhere(wanted, count))]
+
+    def test_its_own_jobs_are_claimed_best_first_and_no_others(self, connection: Connection) -> None:
+        add(connection, 3, priority=5, due="-1 hour")
+        late = add(connection, namespace="a")
+        urgent = add(connection, namespace="a", priority=3, kind="b")
+        add(connection, namespace="a", queue="other")
+        add(connection, namespace="a", due="1 hour")
+        add(connection, namespace="a/default", queue="x")  # no namespace has a slash: this is only what it might say
+        assert self.claimed(connection, Ready(("default",), None, "a"), 10) == urgent + late
+        assert self.claimed(connection, Ready(("default",), ("a",), "a"), 10) == late
+        assert self.claimed(connection, Ready(("default",), None, "b"), 10) == []
+
+    @pytest.mark.parametrize("kinds", [None, ("a", "b")])
+    def test_the_jobs_of_others_are_not_walked_over(
+        self, connection: Connection, kinds: tuple[str, ...] | None
+    ) -> None:
+        add(connection, 20_000, due="-1 hour")
+        add(connection, 20_000, due="-1 hour", namespace="b")
+        add(connection, 100, namespace="a")
+        connection.execute("ANALYZE jobs")
+        for settings in ("SET plan_cache_mode = auto", "SET plan_cache_mode = force_generic_plan"):
+            connection.execute(settings)
+            values = everywhere(Ready(("default",), kinds, "a"), 10)
+            explain = b"EXPLAIN (ANALYZE, FORMAT JSON) " + READY_WITHIN.encode()
+            ((explained,),) = connection.execute(explain, values).fetchall()
+            scans = [node for node in plan_nodes(explained[0]["Plan"]) if node.get("Relation Name") == "jobs"]
+            assert {scan.get("Index Name") for scan in scans} == {"jobs_ready_in_namespace"}
+            assert sum(scan["Actual Rows"] * scan["Actual Loops"] for scan in scans) < 50

@@ -21,7 +21,7 @@ QUEUES = tuple(f"q{n:02}" for n in range(20))
 SEED = """
 INSERT INTO jobs (id, version, position, namespace, kind, queue, priority, status, attempt, max_attempts, progress,
   input, run_at, created_at, updated_at)
-SELECT uuidv7(), 1, n, 'default', 'work', 'q' || lpad((n %% 20)::text, 2, '0'), %(priority)s, 'queued', 0, 3, 0,
+SELECT uuidv7(), 1, n, 'tenant', 'work', 'q' || lpad((n %% 20)::text, 2, '0'), %(priority)s, 'queued', 0, 3, 0,
   '{"a": 1}', now() + %(due)s::interval + n / 1000 * interval '1 ms', now(), now()
 FROM generate_series(1, %(count)s) AS n
 """
@@ -117,23 +117,31 @@ def claimer(crowded: str, request: pytest.FixtureRequest) -> Iterator[Claimer]:
         yield claimer
 
 
-FILTERS = [Ready(QUEUES, None), Ready(QUEUES, ("other", "work")), Ready(QUEUES[:1], None)]
+FILTERS = [
+    Ready(QUEUES, None),
+    Ready(QUEUES, ("other", "work")),
+    Ready(QUEUES[:1], None),
+    Ready(QUEUES, None, "tenant"),
+    Ready(QUEUES, ("other", "work"), "tenant"),
+]
 
 
-@pytest.mark.parametrize("wanted", FILTERS, ids=["all kinds", "two kinds", "one queue"])
+@pytest.mark.parametrize("wanted", FILTERS, ids=["all kinds", "two kinds", "one queue", "a namespace", "its kinds"])
 def test_claims_by_the_horizon_read_what_they_return_and_no_dead_entries(
     crowded: str, claimer: Claimer, wanted: Ready
 ) -> None:
     found, read = claimer.claim(wanted, 1)
     dead = 1_000_000 * len(wanted.queues) // len(QUEUES)
-    assert read.fetched >= dead
+    # With an expression in it, an index is not read without the rows, which several entries share the pages of.
+    assert max(read.fetched, 4 * read.buffers) >= dead
+    index = "jobs_ready" if wanted.namespace is None else "jobs_ready_in_namespace"
     claimer.look()
     for count in (1, 10, 100, 1, 10, 100, 1, 1):
         before = len(found)
         ids, read = claimer.claim(wanted, count)
         found += ids
         assert len(ids) == count
-        assert read.scans == {("Index Scan", "jobs_ready")}
+        assert read.scans == {("Index Scan", index)}
         # Each lane locks up to `count` rows, whichever of them are claimed in the end.
         assert read.rows <= 2 * len(wanted.queues) * count
         # The entries of the claims before are dead now, and there is a page to find, and one to fetch, for each row.

@@ -327,7 +327,7 @@ class TestWhy:
         )
         with reads.judging(50_000 + 2 * million.HELD, 150_000):
             for _ in range(8):
-                assert PostgresFacts(reads).queue(job, 10_000).ahead == ahead
+                assert PostgresFacts(reads).queue(job, 10_000, None).ahead == ahead
 
 
 class TestLeases:

@@ -121,6 +121,7 @@ def closed(dsn: str, start_for_module: "Start", tmp_path_factory: pytest.TempPat
     service.make("of-b", "client", "--namespace", "b")
     service.make("reads-a", "auditor", "--namespace", "a")
     service.make("runs-a", "operator", "--namespace", "a")
+    service.make("works-a", "worker", "--namespace", "a")
     servers = [start_for_module("api", "--port", "0", DATABASE_URL=dsn) for _ in range(2)]
     service.urls = [server.url for server in servers]
     yield service
@@ -393,6 +394,99 @@ class TestNamespaces:
         assert httpx2.get(f"{closed.urls[1]}/v1/jobs/{jobs['a']}?signature=x&expires=1").status_code == 401
 
 
+class TestWorkersOfANamespace:
+    """A worker whose key is limited to namespace a, beside jobs of b in the same queues, and workers of all."""
+
+    @pytest.fixture
+    def queue(self) -> str:
+        return f"both-{uuid4().hex}"
+
+    def create(self, closed: Closed, name: str, queue: str) -> str:
+        with closed.http(f"of-{name}") as http:
+            body = {"kind": "both", "input": name, "queue": queue, "heartbeat_timeout": 3600}
+            id: str = http.post("/v1/jobs", json=body).raise_for_status().json()["id"]
+            return id
+
+    def claim(self, closed: Closed, key: str, queue: str, **fields: Json) -> list[str]:
+        body = {"worker": "w", "queues": [queue], "max": 10, **fields}
+        with closed.http(key) as http:
+            return [
+                job["id"] for job in http.post("/v1/claims", json=body, timeout=60).raise_for_status().json()["jobs"]
+            ]
+
+    def test_claims_there_only(self, closed: Closed, queue: str) -> None:
+        others = [self.create(closed, "b", queue) for _ in range(3)]
+        own = self.create(closed, "a", queue)
+        assert self.claim(closed, "works-a", queue) == [own]
+        assert self.claim(closed, "works-a", queue, kinds=["both"]) == []
+        assert self.claim(closed, "worker", queue) == others
+
+    def test_waits_for_jobs_of_its_own(self, closed: Closed, queue: str) -> None:
+        claimed: list[str] = []
+        waits = Thread(target=lambda: claimed.extend(self.claim(closed, "works-a", queue, wait=30)), daemon=True)
+        waits.start()
+        asks = "SELECT namespace FROM claimers WHERE %s = ANY(queues)"
+        eventually(lambda: ask(closed.dsn, asks, [queue]) == [("a",)])
+        other = self.create(closed, "b", queue)
+        own = self.create(closed, "a", queue)
+        waits.join(60)
+        assert claimed == [own]
+        assert self.claim(closed, "worker", queue) == [other]
+
+    @pytest.mark.parametrize("type", ["heartbeat", "progressed", "completed", "failed", "released", "cancelled"])
+    def test_says_nothing_of_others(self, closed: Closed, queue: str, type: str) -> None:
+        other = self.create(closed, "b", queue)
+        assert self.claim(closed, "worker", queue, claim_id=queue) == [other]
+        more: Json = {"failed": {"error": {"type": "t", "message": "m"}}, "released": {"reason": "r"}}.get(type, {})
+        unknown = str(uuid4())
+        reports = [{"job_id": id, "attempt": 1, "type": type, **more} for id in (other, unknown)]
+        with closed.http("works-a") as http:
+            told = http.post("/v1/reports", json={"worker": "w", "reports": reports}).json()["results"]
+            problems = [
+                json.dumps(result["problem"]).replace(id, "ID")
+                for result, id in zip(told, (other, unknown), strict=True)
+            ]
+            assert problems[0] == problems[1]
+            assert told[0]["problem"]["code"] == "not-found"
+            files = [
+                http.put(f"/v1/jobs/{id}/attempts/1/artifacts/f?worker=w", content=b"f") for id in (other, unknown)
+            ]
+            read = [http.get(f"/v1/jobs/{id}/artifacts/f") for id in (other, unknown)]
+        for answers in (files, read):
+            assert [answer.status_code for answer in answers] == [404, 404]
+            assert answers[0].json()["detail"].replace(other, unknown) == answers[1].json()["detail"]
+        assert self.claim(closed, "works-a", queue, claim_id=queue) == [], "another's claim is not repeated for it"
+        with closed.http("of-b") as http:
+            assert (http.get(f"/v1/jobs/{other}").json()["version"]) == 2
+        with closed.http("worker") as http:
+            assert http.post("/v1/reports", json={"worker": "w", "reports": reports[:1]}).json()["results"][0][
+                "ok"
+            ] == (type != "cancelled")
+
+    def test_works_as_any_other_in_it(self, closed: Closed, queue: str) -> None:
+        own = self.create(closed, "a", queue)
+        assert self.claim(closed, "works-a", queue, claim_id=f"{queue}-mine") == [own]
+        assert self.claim(closed, "works-a", queue, claim_id=f"{queue}-mine") == [own]
+        with closed.http("works-a") as http:
+            assert http.put(f"/v1/jobs/{own}/attempts/1/artifacts/f?worker=w", content=b"f").status_code == 201
+            assert http.get(f"/v1/jobs/{own}/artifacts/f").content == b"f"
+            said = [{"job_id": own, "attempt": 1, "type": type} for type in ("heartbeat", "completed")]
+            for report in said:
+                (result,) = http.post("/v1/reports", json={"worker": "w", "reports": [report]}).json()["results"]
+                assert result["ok"]
+
+    def test_takes_no_jobs_of_others_says_why(self, closed: Closed, queue: str) -> None:
+        self.claim(closed, "works-a", queue)
+        eventually(lambda: ask(closed.dsn, "SELECT 1 FROM claimers WHERE %s = ANY(queues)", [queue]))
+        own, other = self.create(closed, "a", queue), self.create(closed, "b", queue)
+        with closed.http("of-a") as a, closed.http("of-b") as b:
+            assert "1 worker handles kind" in a.get(f"/v1/jobs/{own}/why").json()["reasons"][0]
+            told = b.get(f"/v1/jobs/{other}/why").json()["reasons"]
+        assert told == [f'no worker subscribes to queue "{queue}"'], "and nothing of the job of a that goes first"
+        with closed.http("operator") as http:
+            assert "queued behind 1 jobs" in " ".join(http.get(f"/v1/jobs/{other}/why").json()["reasons"])
+
+
 def test_a_key_with_a_rate_is_told_to_wait(closed: Closed) -> None:
     closed.make("slow", "client", "--rate", "1")
     with closed.http("slow") as http, closed.http("client") as other:
@@ -473,10 +567,10 @@ class TestMakingThem:
             (id,) = [key["id"] for key in http.get("/v1/keys").json()["items"] if key["name"] == "admin"]
             assert http.delete(f"/v1/keys/{id}").json()["code"] == "conflict"
 
-    @pytest.mark.parametrize("role", ["worker", "admin"])
-    def test_no_namespace_limits_a_worker_or_an_admin(self, closed: Closed, role: str) -> None:
+    @pytest.mark.parametrize(("role", "namespace"), [("admin", "a"), ("worker", "default")])
+    def test_what_no_namespace_limits(self, closed: Closed, role: str, namespace: str) -> None:
         with closed.http("admin") as http:
-            refused = http.post("/v1/keys", json={"name": "n", "role": role, "namespace": "a"})
+            refused = http.post("/v1/keys", json={"name": "n", "role": role, "namespace": namespace})
         assert [error["field"] for error in refused.json()["errors"]] == ["namespace"]
 
     def test_over_http_with_an_admin_key(self, closed: Closed) -> None:
