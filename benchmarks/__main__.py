@@ -2,7 +2,8 @@
 
 Starts its own server (fsync on) in a temporary folder, and ends it. `--yardstick FILE` adds the bare log of the design
 (a script that prints `created N jobs/s` and `processed N jobs/s`), so that both are measured in the same minutes.
-`--only NAME …` measures these alone.
+`--only NAME …` measures these alone. `--peers` measures other libraries beside ours instead (benchmarks/peers), and
+`--steady` what an hour of work does (benchmarks/steady.py).
 """
 
 import argparse
@@ -34,6 +35,10 @@ from msgspec.json import decode, encode
 from application.commands import execute
 from application.jobs import Asked, Create, NewJob
 from benchmarks import audit, leases
+from benchmarks.peers.comparison import Comparison, Scale
+from benchmarks.peers.peers import PEERS
+from benchmarks.peers.report import chart, tables
+from benchmarks.steady import steady, table
 from benchmarks.views import measure_views
 from infrastructure.embedded import EmbeddedPostgres
 from infrastructure.logs import configure as configure_logs
@@ -63,6 +68,7 @@ MEASURES = (
     "heartbeats",
     "rescue",
     "memory",
+    "full_log",
     "visualization",
     "video",
     "audit",
@@ -86,11 +92,13 @@ Results = dict[str, list[float]]
 class Bench:
     """One run: its server, its databases, and what was measured so far."""
 
-    def __init__(self, server: str, folder: Path, jobs: int, yardstick: Path | None) -> None:
+    def __init__(self, server: str, folder: Path, jobs: int, yardstick: Path | None, events: float = 1.0) -> None:
         self._server = server
         self._folder = folder
         self._jobs = jobs
         self._yardstick = yardstick
+        self._events = events
+        self._full: str | None = None
         self._made = 0
         self._beaten: str | None = None
         self._audited: str | None = None
@@ -108,13 +116,17 @@ class Bench:
     def note(self, name: str, value: float) -> None:
         self.results.setdefault(name, []).append(value)
 
-    def database(self) -> str:
-        """A new, migrated database; the address."""
+    def empty_database(self) -> str:
+        """A new one; the address."""
         self._made += 1
         name = f"bench_{self._made}"
         with psycopg.connect(self._server, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
-        address = urlunsplit(urlsplit(self._server)._replace(path=f"/{name}"))
+        return urlunsplit(urlsplit(self._server)._replace(path=f"/{name}"))
+
+    def database(self) -> str:
+        """A new, migrated database; the address."""
+        address = self.empty_database()
         log = Log(address)
         migrate(log.database)
         log.close()
@@ -371,6 +383,29 @@ class Bench:
             self.note("server's peak memory after 10,000 events, MB", before)
             self.note("server's peak memory after all events, MB", _peak(server.pid))
 
+    def full_log(self) -> None:
+        """No-op jobs by one worker process, with an empty log and with one of `--events` million events."""
+        if self._full is None:
+            self._full = self.database()
+            audit.seed(self._full, int(self._events * 1e6 / 4))
+        empty, full = self._processed(self.database()), self._processed(self._full)
+        self.note("processed with an empty log, jobs/s", empty)
+        self.note(f"processed after {self._events:g} M events, jobs/s", full)
+        self.note("after / with an empty log", full / empty)
+
+    def _processed(self, address: str) -> float:
+        """How many jobs a second one worker process does."""
+        log = Log(address)
+        _bulk(PostgresLedger(log, lambda _: None), self._jobs, kind="noop", queue="default")
+        log.close()
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE jobs, events")
+            with self.processes(address, ["worker", "--concurrency", "2000"], 1):
+                _wait_for(connection, "SELECT EXISTS (SELECT FROM leases)")
+                begun, before = time.perf_counter(), _left(connection)
+                _wait_for(connection, IDLE)
+                return before / (time.perf_counter() - begun)
+
     @contextmanager
     def _database(self, address: str) -> Iterator[Database]:
         database = Database(address)
@@ -522,6 +557,11 @@ def _count(connection: psycopg.Connection) -> int:
     return row[0] if row else 0
 
 
+def _left(connection: psycopg.Connection) -> int:
+    row = connection.execute("SELECT count(*) FROM jobs WHERE status IN ('queued', 'running')").fetchone()
+    return row[0] if row else 0
+
+
 def _wal(connection: psycopg.Connection) -> float:
     row = connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
     return float(row[0]) if row else 0.0
@@ -570,31 +610,67 @@ def _spread(values: list[float]) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="how often to measure each (5)")
-    parser.add_argument("--jobs", type=int, default=20_000, help="jobs in a bulk measure (20000)")
-    parser.add_argument("--yardstick", type=Path, help="a script that measures the bare log, for the ratios")
-    parser.add_argument(
-        "--only", nargs="+", choices=MEASURES, default=MEASURES, metavar="NAME", help=", ".join(MEASURES)
-    )
-    given = parser.parse_args()
+    given = _given()
     configure_logs("console", logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="jobledger-benchmark-") as name:
         folder = Path(name)
         server = EmbeddedPostgres(folder / "data", lambda _: None)
         try:
-            bench = Bench(server.start(), folder, given.jobs, given.yardstick)
-            for n in range(given.rounds):
-                print(f"round {n + 1} of {given.rounds}", file=sys.stderr, flush=True)
-                bench.round(given.only)
+            bench = Bench(server.start(), folder, given.jobs, given.yardstick, given.events)
+            if given.peers:
+                said = _peers(bench, given, folder)
+            elif given.steady:
+                said = table(*steady(bench, given.minutes))
+            else:
+                for _ in _rounds(given.rounds):
+                    bench.round(given.only)
+                assert all(value > 0 for values in bench.results.values() for value in values), bench.results
+                said = _table(bench.results)
         finally:
             server.stop()
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    assert all(value > 0 for values in bench.results.values() for value in values), bench.results
-    only = "" if given.only is MEASURES else f" --only {' '.join(given.only)}"
-    command = f"python -m benchmarks --rounds {given.rounds} --jobs {given.jobs}{only}"
-    print(f"{command}: {machine}, PostgreSQL 18, fsync on\n")
-    print(_table(bench.results))
+    print(f"{_command()}: {_machine()}, PostgreSQL 18, fsync on, synchronous_commit on\n")
+    print(said)
+
+
+def _given() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="how often to measure each (5)")
+    parser.add_argument("--jobs", type=int, default=20_000, help="jobs in a bulk measure (20000)")
+    parser.add_argument("--yardstick", type=Path, help="a script that measures the bare log, for the ratios")
+    parser.add_argument("--events", type=float, default=1.0, help="millions of events of a full log (1)")
+    parser.add_argument(
+        "--only", nargs="+", choices=MEASURES, default=MEASURES, metavar="NAME", help=", ".join(MEASURES)
+    )
+    parser.add_argument("--peers", nargs="*", metavar="NAME", help=f"compare with {', '.join(p.name for p in PEERS)}")
+    parser.add_argument("--chart", type=Path, help="where the comparison is drawn (SVG)")
+    parser.add_argument("--steady", action="store_true", help="hold 60 %% of what is done at most")
+    parser.add_argument("--minutes", type=float, default=60.0, help="for so long (60)")
+    given = parser.parse_args()
+    given.peers = None if given.peers is None else [p for p in PEERS if not given.peers or p.name in given.peers]
+    return given
+
+
+def _peers(bench: Bench, given: argparse.Namespace, folder: Path) -> str:
+    comparison = Comparison(given.peers, bench.empty_database, folder, Scale(jobs=given.jobs), given.yardstick)
+    for _ in _rounds(given.rounds):
+        comparison.round()
+    if given.chart:
+        given.chart.write_text(chart(comparison, f"jobledger beside its peers: {_machine()}, PostgreSQL 18"))
+    return tables(comparison)
+
+
+def _rounds(count: int) -> Iterator[int]:
+    for n in range(count):
+        print(f"round {n + 1} of {count}", file=sys.stderr, flush=True)
+        yield n
+
+
+def _command() -> str:
+    return " ".join(["python -m benchmarks", *sys.argv[1:]])
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from application.handlers import JobContext, handles
+from benchmarks.peers.lane import Input, note
 
 
 @handles("noop")
@@ -17,3 +18,9 @@ async def pickup(job: JobContext, input: dict[str, str]) -> None:
     started = time.time()
     with Path(input["file"]).open("a") as file:
         file.write(f"{input['n']} {started}\n")
+
+
+@handles("peer")
+async def peer(job: JobContext, input: Input) -> None:
+    """What the handlers of the peers do."""
+    note(input)
