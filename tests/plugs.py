@@ -25,6 +25,7 @@ class Plug:
     def __init__(self, data: Path) -> None:
         self._server = EmbeddedPostgres(data, lambda line: None)
         self._folder = Path(tempfile.mkdtemp(prefix="plug-"))
+        self._folder.chmod(0o711)  # a standby's user goes through it, to the socket that is closed to others
         self._link = self._folder / "sockets"
         self.socket = f"{self._link}/.s.PGSQL.5432"
         self.dsn = f"postgresql://postgres@/jobledger?host={self._link}&port=5432"

@@ -21,22 +21,41 @@ Query = LiteralString | bytes | sql.Composed
 T = TypeVar("T")
 IDLE, ACTIVE = psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.ACTIVE
 TOO_SLOW = "the database took too long over this; ask for less, or try again"
+SYNCHRONOUS_WAIT = "SyncRepWaitForLSN"
 CONNECT_TIMEOUT = 2
 """Seconds to wait for a connection; also how soon a caller learns that the database is away."""
 
 
 class PatientConnection(Connection):
-    """Gives up on a server that does not answer, though nobody says that it is gone: one that hangs."""
+    """Gives up on a server that is no good any more, though nobody says that it is gone.
+
+    One that hangs; one that became read-only, since another was promoted; and one that answered a commit without
+    waiting for its synchronous standby, since the wait was cancelled: what is not there yet is lost with the server,
+    so that this is no answer. Each is raised as an OperationalError of a connection that is closed.
+    """
 
     patience: float | None = None
+    unreplicated = False
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         try:
-            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+            answer = super().wait(gen, interval, self.patience if timeout is None else timeout)
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            self.close()
+            raise psycopg.OperationalError("the server is read-only: it was made a standby, or is one") from error
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == ACTIVE:
                 self.close()  # its answer is still to come, and would be taken for the next one's
             raise
+        if self.unreplicated:
+            self.close()
+            raise psycopg.OperationalError("the wait for the synchronous standby was cancelled")
+        return answer
+
+    def notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Take in what the server says beside an answer: by its place in the source, since texts are translated."""
+        if notice.source_function == SYNCHRONOUS_WAIT:
+            self.unreplicated = True
 
 
 class Database:
@@ -85,6 +104,7 @@ class Database:
                 tcp_user_timeout=10_000,
             )
             connection.patience = self._patience
+            connection.add_notice_handler(connection.notice)
             connection.adapters.register_dumper(Column, ColumnDumper)
             connection.execute("SET TIME ZONE 'UTC'")
             if self._prepare:

@@ -46,6 +46,8 @@ WHERE originator_id = ANY(%b::uuid[]) AND originator_id BETWEEN %b AND %b
 ORDER BY originator_id, originator_version
 """
 XACT_STATUS = "SELECT pg_xact_status(%s::text::xid8)"
+# Writes to the server's log, so that its commit waits for a synchronous standby as that of any event does.
+CONFIRM = "SELECT pg_logical_emit_message(true, 'jobledger', 'confirmed')"
 RECORDED = "SELECT hash FROM events WHERE originator_id = %s AND originator_version = %s"
 SETTLE_SECONDS = 1.0
 """How long a commit whose answer was lost is looked for; within two seconds callers know that the database is away."""
@@ -178,7 +180,9 @@ class PostgresLedger:
     def _was_recorded(self, connection: Connection, batch: "PostgresBatch", error: psycopg.Error) -> bool:
         """Whether a transaction whose COMMIT was not answered took place. Raises Conflicted when it did not.
 
-        Waits until the server is done with that transaction, then reads the hash at the (job, version) it wrote.
+        Waits until the server is done with that transaction, then reads the hash at the (job, version) it wrote. What
+        is there counts once a later commit is answered: before, it may not have reached the synchronous standby, and
+        would be lost in a failover. A server that was promoted meanwhile may not have come to that transaction.
         """
         if not (connection.broken or connection.closed):
             return False
@@ -186,9 +190,9 @@ class PostgresLedger:
         until = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < until:
             with suppress(Unavailable, psycopg.Error), self._database.connection() as other:
-                status = other.execute(XACT_STATUS, (str(batch.transaction),)).fetchone()
-                if status != ("in progress",):
-                    return batch.is_recorded(other)
+                if _is_over(other, batch.transaction) and batch.is_recorded(other):
+                    other.execute(CONFIRM)
+                    return True
             time.sleep(0.05)
         raise Unavailable(
             "the database went away while it was recording this, and may or may not have; "
@@ -461,6 +465,14 @@ def _read(connection: Connection, positions: dict[UUID, int]) -> dict[UUID, Stre
         if isinstance(stream := streams[id], Stream):
             stream.begin(position)
     return streams
+
+
+def _is_over(connection: Connection, transaction: int) -> bool:
+    """Whether a transaction has ended, or never came to this server."""
+    try:
+        return connection.execute(XACT_STATUS, (str(transaction),)).fetchone() != ("in progress",)
+    except psycopg.errors.InvalidParameterValue:  # "in the future"
+        return True
 
 
 def _id(stream: Stream) -> int:

@@ -24,12 +24,14 @@ CREATE TABLE migrations (
   applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )
 """
-# A log that was restored into a new cluster has positions above those its transactions would make.
+# A log that was restored into a new cluster has positions above those its transactions would make. Not above that of
+# this transaction: others that began after it may have added to the log meanwhile, and were the epoch raised for them,
+# readers would pass over those that are still open.
 EPOCH_IS_BEHIND = """
 SELECT highest - next + 1
 FROM (
   SELECT (SELECT coalesce(max(notification_id), 0) >> 16 FROM events) AS highest,
-    pg_current_xact_id()::text::bigint + (SELECT epoch_offset FROM log_epoch) AS next
+    pg_snapshot_xmax(pg_current_snapshot())::text::bigint + (SELECT epoch_offset FROM log_epoch) AS next
 ) AS positions
 WHERE highest >= next
 """
