@@ -218,6 +218,8 @@ class Measures(Struct, frozen=True, kw_only=True):
     """What the database says for metrics, of all namespaces.
 
     `stalled_by` is the process with the oldest open write transaction, behind which readers of the whole log wait.
+    `waiting` has, for each queue with jobs, how many seconds the oldest has been due. `overdue` are leases that ran out
+    longer ago than any node has to wait before it rescues their jobs. `months_ahead` have partitions of their own.
     """
 
     lanes: list[LaneMeasures]
@@ -227,6 +229,11 @@ class Measures(Struct, frozen=True, kw_only=True):
     connections: dict[str, int]
     unsealed: int
     unsealed_seconds: float
+    waiting: dict[str, float]
+    paused: list[str]
+    overdue: int
+    overdue_seconds: float
+    months_ahead: float
 
 
 class StatsWanted(Struct, frozen=True, kw_only=True):

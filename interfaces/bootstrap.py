@@ -85,7 +85,7 @@ from infrastructure.signing import Keyring
 from infrastructure.tracing import endpoint as traces_endpoint
 from infrastructure.tracing import start_tracing
 from infrastructure.video.local import render
-from interfaces.http.health import Ready
+from interfaces.http.health import Finding, Ready
 from interfaces.http.metrics import Metrics
 from interfaces.settings import Settings
 
@@ -135,7 +135,7 @@ class Service:
         listen = _listen_url(settings)
         self._listener = Listener(Database(listen), self.news.tell) if listen is not None else None
         leases = PostgresLeases(self._log.beats)
-        self.metrics = Metrics()
+        self.metrics = Metrics(settings.data)
         self.tracing = start_tracing()
         ledger = PostgresLedger(self._log, self._tell, self.metrics.appended)
         self._scout = Scout(self._log.batches, ledger.ready_jobs.horizon, self.news.tell)
@@ -199,49 +199,54 @@ class Service:
         """Whether the database answers and its schema is ours. Blocks."""
         try:
             found = health(self._log.reads)
+        except SchemaNotReady as error:
+            return Ready.of([Finding("schema-behind", str(error))])
         except ApplicationError as error:
-            return Ready("not-ready", [str(error)], [])
+            return Ready.of([Finding("database-away", str(error))])
         reasons = _reasons(found)
         warnings = []
         if found.oldest_writer_seconds is not None and found.oldest_writer_seconds > LONG_TRANSACTION:
-            warnings.append(
+            says = (
                 f"process {found.oldest_writer_pid} has had a write transaction open for "
                 f"{found.oldest_writer_seconds:.0f} s, which holds readers of the whole log back"
             )
+            warnings.append(Finding("position-stalled", says))
         if not reasons:
-            warnings += self._seal_warnings() + self._projection_warnings() + self._replica_warnings()
-        return Ready("not-ready" if reasons else "ready", reasons, warnings)
+            warnings += [*self._seal_warnings(), *self._projection_warnings(), *self._replica_warnings()]
+        return Ready.of(reasons, warnings)
 
-    def _seal_warnings(self) -> list[str]:
+    def _seal_warnings(self) -> Iterator[Finding]:
         try:
             lag = self.seal.lag()
         except ApplicationError as error:
-            return [f"how far the log is sealed is not known: {error}"]
+            yield Finding("seal-unknown", f"how far the log is sealed is not known: {error}")
+            return
         if lag.refusal is not None:
-            return [f"the log is not sealed any further: {lag.refusal}"]
-        if lag.seconds > LONG_UNSEALED:
-            return [f"{lag.events} events are not sealed, the oldest since {lag.seconds:.0f} s; does a projector run?"]
-        return []
+            yield Finding("seal-refused", f"the log is not sealed any further: {lag.refusal}")
+        elif lag.seconds > LONG_UNSEALED:
+            says = f"{lag.events} events are not sealed, the oldest since {lag.seconds:.0f} s; does a projector run?"
+            yield Finding("seal-behind", says)
 
-    def _replica_warnings(self) -> list[str]:
+    def _replica_warnings(self) -> Iterator[Finding]:
         if self.replica is None:
-            return []
+            return
         try:
             seconds = self.replica.behind()
         except ApplicationError as error:
-            return [f"the replica does not serve, so that all is read from the primary: {error.__cause__ or error}"]
-        return [f"the replica is {seconds:.0f} s behind"] if seconds > LONG_BEHIND else []
+            why = error.__cause__ or error
+            yield Finding("replica-away", f"the replica does not serve, so that all is read from the primary: {why}")
+            return
+        if seconds > LONG_BEHIND:
+            yield Finding("replica-behind", f"the replica is {seconds:.0f} s behind")
 
-    def _projection_warnings(self) -> list[str]:
-        warnings = []
+    def _projection_warnings(self) -> Iterator[Finding]:
         for view in self.operations.projections():
             if view.parked is not None:
-                event = f"event {view.parked.version} of job {view.parked.job_id}"
-                warnings.append(f"projection {view.name!r} is parked before {event}: {view.parked.error}")
+                where = "GET /v1/projections and the console, for operators, say which event and why"
+                yield Finding("projection-parked", f"projection {view.name!r} is parked; {where}")
             elif view.lag_seconds > LONG_BEHIND:
                 behind = f"{view.lag_events} events behind, the oldest since {view.lag_seconds:.0f} s"
-                warnings.append(f"projection {view.name!r} is {behind}; does a projector run?")
-        return warnings
+                yield Finding("projection-behind", f"projection {view.name!r} is {behind}; does a projector run?")
 
     def let_go(self) -> None:
         """Answer all who wait for something, so that the server can stop and they can ask another."""
@@ -382,21 +387,23 @@ def database_state(settings: Settings) -> str:
     finally:
         database.close()
     if reasons := _reasons(found):
-        raise SchemaNotReady("; ".join(reasons))
+        raise SchemaNotReady("; ".join(reason.message for reason in reasons))
     state = f"it answers, and its schema is ours ({found.schema_version})"
     if pooled and settings.prepare == "on":
         state += "; a pooler is in between: unless it is in session mode, set JOBLEDGER_PREPARE=off"
     return state
 
 
-def _reasons(found: Health) -> list[str]:
+def _reasons(found: Health) -> list[Finding]:
     """Why a database cannot serve."""
     needed = migrations()[-1].number
     reasons = []
     if found.schema_version is None or found.schema_version < needed:
-        reasons.append(f"the schema is at {found.schema_version}, not {needed}; run `jobledger migrate`")
+        says = f"the schema is at {found.schema_version}, not {needed}; run `jobledger migrate`"
+        reasons.append(Finding("schema-behind", says))
     if not found.positions_rise:
-        reasons.append("the log was restored into a new cluster; run `jobledger migrate` so that positions rise")
+        says = "the log was restored into a new cluster; run `jobledger migrate` so that positions rise"
+        reasons.append(Finding("log-restored", says))
     return reasons
 
 

@@ -73,13 +73,14 @@ class Notifier:
 class Listener:
     """Hears what other nodes tell and calls `heard` with the topics, on its own thread, until closed.
 
-    Keeps one connection, past any pooler, and makes a new one whenever it breaks.
+    Keeps one connection, past any pooler, and makes a new one whenever it breaks; an outage is logged once.
     """
 
     def __init__(self, database: Database, heard: Callable[[Collection[str]], None]) -> None:
         self._database = database
         self._heard = heard
         self._stopping = threading.Event()
+        self._lost = False
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
         self._thread.start()
 
@@ -93,11 +94,16 @@ class Listener:
                 with self._database.connect() as connection:
                     self._listen(connection)
             except (Unavailable, psycopg.Error) as error:
-                log.warning("listener.lost", error=str(error))
+                if not self._lost:
+                    log.warning("listener.lost", error=str(error))
+                self._lost = True
                 self._stopping.wait(RETRY_SECONDS)
 
     def _listen(self, connection: Connection) -> None:
         connection.execute(f"LISTEN {CHANNEL}")
+        if self._lost:
+            log.info("listener.resumed")
+        self._lost = False
         self._heard({ANY})  # whatever came while nobody listened
         while not self._stopping.is_set():
             for notification in connection.notifies(timeout=LOOK_SECONDS):

@@ -28,10 +28,9 @@ from application.operations import (
 )
 from application.projections import Projection
 from domain.refusals import Conflict
-from infrastructure.postgres import failures, queues, stats, totals, usage, workers
+from infrastructure.postgres import failures, queues, stats, usage, workers
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.schema import health
-from infrastructure.postgres.seal import PostgresSeal
+from infrastructure.postgres.measures import measured
 
 GENERATIONS = """
 SELECT name, generation, state, position, events, begun_at, begun_by, verified_at IS NOT NULL,
@@ -79,11 +78,6 @@ SET position = CASE %(action)s WHEN 'skip' THEN parked.parked_position ELSE posi
   parked_at = NULL, parked_position = NULL, parked_job_id = NULL, parked_version = NULL, parked_error = NULL
 FROM parked
 WHERE projections.name = parked.name AND projections.generation = parked.generation
-"""
-CONNECTIONS = """
-SELECT state, count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND application_name = 'jobledger' AND state IS NOT NULL
-GROUP BY state
 """
 _differences = Decoder(list[DifferenceView]).decode
 
@@ -175,17 +169,7 @@ class PostgresOperations:
         return stats.within(self._reads, namespace, wanted)
 
     def measures(self) -> Measures:
-        oldest = health(self._reads)
-        seal = PostgresSeal(self._reads).lag()
-        return Measures(
-            lanes=totals.measured(self._reads),
-            projections=self.projections(),
-            stalled_by=oldest.oldest_writer_pid,
-            stalled_seconds=oldest.oldest_writer_seconds or 0.0,
-            connections=dict(self._reads.rows(CONNECTIONS)),
-            unsealed=seal.events,
-            unsealed_seconds=seal.seconds,
-        )
+        return measured(self._reads, self.projections())
 
     def _known(self, name: str) -> Projection:
         if name not in self._projections:

@@ -662,7 +662,7 @@ OPERATIONS = (
         summary="Metrics for Prometheus",
         tag="health",
         description="Counters come from the log and survive every restart, but for `jobledger_append_…`, which are of "
-        "this process.",
+        "this process. It needs no key; with an operator's, for all namespaces, jobs are counted by namespace.",
         answers=(Answer(200, "Its text format", media_type="text/plain"),),
     ),
     Operation(

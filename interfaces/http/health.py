@@ -2,8 +2,8 @@
 
 import asyncio
 import html
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self, get_args
 
 from litestar import MediaType, Request, Response, get
 from msgspec import Struct
@@ -21,12 +21,49 @@ class Live(Struct, frozen=True):
     status: Literal["live"] = "live"
 
 
+Code = Literal[
+    "database-away",
+    "schema-behind",
+    "log-restored",
+    "position-stalled",
+    "seal-unknown",
+    "seal-refused",
+    "seal-behind",
+    "projection-parked",
+    "projection-behind",
+    "replica-away",
+    "replica-behind",
+]
+"""What may be found; docs/operations.md has what to do about each, under this name. Codes stay."""
+CODES: tuple[Code, ...] = get_args(Code)
+
+
+class Finding(Struct, frozen=True):
+    """Something that is not as it should be. Anybody may read it: it names no job and quotes no error of one."""
+
+    code: Code
+    message: str
+
+
 class Ready(Struct, frozen=True):
-    """`reasons` say why not; `warnings` name what an operator should look at while it still serves."""
+    """`reasons` say why not; `warnings` name what an operator should look at while it still serves.
+
+    `findings` are both, the reasons first, with codes that stay.
+    """
 
     status: Literal["ready", "not-ready"]
     reasons: list[str]
     warnings: list[str]
+    findings: list[Finding]
+
+    @classmethod
+    def of(cls, reasons: Sequence[Finding], warnings: Sequence[Finding] = ()) -> Self:
+        return cls(
+            "not-ready" if reasons else "ready",
+            [reason.message for reason in reasons],
+            [warning.message for warning in warnings],
+            [*reasons, *warnings],
+        )
 
 
 Check = Callable[[], Ready]
@@ -50,7 +87,7 @@ async def readiness(request: Request[Any, Any, Any]) -> Ready:
         async with asyncio.timeout(PATIENCE):
             return await asyncio.to_thread(check)
     except TimeoutError:
-        return Ready("not-ready", [f"the database gave no answer within {PATIENCE:g} s"], [])
+        return Ready.of([Finding("database-away", f"the database gave no answer within {PATIENCE:g} s")])
 
 
 @get("/problems/{code:str}", media_type=MediaType.HTML, roles=ANYONE)

@@ -1,8 +1,10 @@
 """Metrics for Prometheus: what the log says, which survives every restart, and what this process does itself."""
 
 import asyncio
+import shutil
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from litestar import Request, Response, get
@@ -12,19 +14,21 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from application.errors import ApplicationError
-from application.operations import Measures, Operations
-from interfaces.http.guard import ANYONE
+from application.keys import Caller, Unauthenticated
+from application.operations import LaneMeasures, Measures, Operations
+from interfaces.http.guard import ANYONE, OPERATOR
+from interfaces.http.health import CODES, Ready, readiness
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 EVENTS = (1, 3, 10, 30, 100, 300, 1_000, 3_000)
-LANE = ("namespace", "queue", "kind")
 
 
 class Metrics:
-    """What is measured in this process."""
+    """What is measured in this process, and on the disk of its data folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: Path) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(_Disk(data))
         self._seconds = Histogram(
             "jobledger_append_seconds",
             "From sending a batch to the database to its commit, in this process",
@@ -41,11 +45,26 @@ class Metrics:
         self._seconds.observe(seconds)
 
 
+class _Disk(Collector):
+    """The file system of the data folder: the embedded server, artifacts and uploads may be there."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+
+    def collect(self) -> Iterator[Metric]:
+        there = next(folder for folder in (self._data, *self._data.parents) if folder.exists())
+        usage = shutil.disk_usage(there)
+        yield GaugeMetricFamily("jobledger_disk_bytes", "Size of the data folder's file system", value=usage.total)
+        yield GaugeMetricFamily("jobledger_disk_free_bytes", "What is free there", value=usage.free)
+
+
 class _Log(Collector):
     """What the database says, as metrics."""
 
-    def __init__(self, measures: Measures | None) -> None:
+    def __init__(self, measures: Measures | None, ready: Ready, *, by_namespace: bool) -> None:
         self._measures = measures
+        self._ready = ready
+        self._by_namespace = by_namespace
 
     def collect(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("jobledger_info", "The version of this server", labels=["version"])
@@ -53,21 +72,32 @@ class _Log(Collector):
         yield info
         away = self._measures is None
         yield GaugeMetricFamily("jobledger_database_up", "Whether the database answers", value=float(not away))
+        ready = float(self._ready.status == "ready")
+        yield GaugeMetricFamily("jobledger_ready", "Whether this server can serve, as /readyz says", value=ready)
+        found = {finding.code for finding in self._ready.findings}
+        finding = GaugeMetricFamily("jobledger_finding", "Whether /readyz tells of this", labels=["code"])
+        for code in CODES:
+            finding.add_metric([code], float(code in found))
+        yield finding
         if self._measures is not None:
-            yield from _of_the_log(self._measures)
+            yield from _of_the_log(self._measures, by_namespace=self._by_namespace)
 
 
 @get("/metrics", roles=ANYONE)
 async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """In the text format of Prometheus; without what the database says while it is away."""
+    """In the text format of Prometheus; without what the database says while it is away.
+
+    Namespaces are named to operators of all of them only; for others their jobs are counted together.
+    """
     operations: Operations = request.app.state.service.operations
     metrics: Metrics = request.app.state.service.metrics
+    by_namespace = _may_see_namespaces(request)
     try:
         measures = await request.app.state.service.jobs.read(operations.measures)
     except ApplicationError:
         measures = None
-    behind = await _replica_behind(request)
-    text = await asyncio.to_thread(_text, metrics, measures, behind)
+    log = _Log(measures, await readiness(request), by_namespace=by_namespace)
+    text = await asyncio.to_thread(_text, metrics, log, await _replica_behind(request))
     return Response(text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
@@ -83,23 +113,34 @@ async def _replica_behind(request: Request[Any, Any, Any]) -> float | None:
     return seconds
 
 
-def _text(metrics: Metrics, measures: Measures | None, replica_behind: float | None) -> bytes:
+def _may_see_namespaces(request: Request[Any, Any, Any]) -> bool:
+    """Raises Unauthenticated for a key that is none: who sends one wants to know that it is of no use."""
+    caller = request.scope["caller"]  # type: ignore[typeddict-item]
+    if isinstance(caller, Unauthenticated) and "authorization" in request.headers:
+        raise caller
+    return isinstance(caller, Caller) and caller.role in OPERATOR and caller.namespace is None
+
+
+def _text(metrics: Metrics, log: _Log, replica_behind: float | None) -> bytes:
     registry = CollectorRegistry()
-    registry.register(_Log(measures))
+    registry.register(log)
     if replica_behind is not None:
         says = "Age of the oldest event that the replica lacks; absent while it is away"
         Gauge("jobledger_replica_lag_seconds", says, registry=registry).set(replica_behind)
     return generate_latest(registry) + generate_latest(metrics.registry)
 
 
-def _of_the_log(measures: Measures) -> Iterator[Metric]:
-    jobs = GaugeMetricFamily("jobledger_jobs", "Jobs by status", labels=[*LANE, "status"])
-    events = CounterMetricFamily("jobledger_job_events", "What happened to jobs", labels=[*LANE, "event"])
-    waited = CounterMetricFamily("jobledger_job_wait_seconds", "Time that jobs were due and waited", labels=LANE)
-    ran = CounterMetricFamily("jobledger_attempt_run_seconds", "Time that attempts took, ended ones", labels=LANE)
-    ended = CounterMetricFamily("jobledger_attempts_ended", "Attempts that ended", labels=LANE)
-    for lane in measures.lanes:
-        names = [lane.namespace, lane.queue, lane.kind]
+def _of_the_log(measures: Measures, *, by_namespace: bool) -> Iterator[Metric]:
+    lane_labels = ["namespace", "queue", "kind"] if by_namespace else ["queue", "kind"]
+    jobs = GaugeMetricFamily("jobledger_jobs", "Jobs by status", labels=[*lane_labels, "status"])
+    events = CounterMetricFamily("jobledger_job_events", "What happened to jobs", labels=[*lane_labels, "event"])
+    waited = CounterMetricFamily("jobledger_job_wait_seconds", "Time that jobs were due and waited", labels=lane_labels)
+    ran = CounterMetricFamily(
+        "jobledger_attempt_run_seconds", "Time that attempts took, ended ones", labels=lane_labels
+    )
+    ended = CounterMetricFamily("jobledger_attempts_ended", "Attempts that ended", labels=lane_labels)
+    for lane in measures.lanes if by_namespace else _together(measures.lanes):
+        names = [lane.namespace, lane.queue, lane.kind][-len(lane_labels) :]
         for status, count in lane.statuses.items():
             jobs.add_metric([*names, status], count)
         for event, count in lane.events.items():
@@ -108,8 +149,40 @@ def _of_the_log(measures: Measures) -> Iterator[Metric]:
         ran.add_metric(names, lane.ran_seconds)
         ended.add_metric(names, lane.ended)
     yield from (jobs, events, waited, ran, ended)
+    yield from _of_queues(measures)
     yield from _of_projections(measures)
     yield from _of_the_database(measures)
+
+
+def _together(lanes: Iterable[LaneMeasures]) -> Iterator[LaneMeasures]:
+    """Lanes of one queue and kind as one, whosever jobs they have."""
+    alike: dict[tuple[str, str], list[LaneMeasures]] = {}
+    for lane in lanes:
+        alike.setdefault((lane.queue, lane.kind), []).append(lane)
+    for (queue, kind), members in alike.items():
+        yield LaneMeasures(
+            namespace="",
+            queue=queue,
+            kind=kind,
+            events={name: sum(lane.events[name] for lane in members) for name in members[0].events},
+            statuses={name: sum(lane.statuses[name] for lane in members) for name in members[0].statuses},
+            waited_seconds=sum(lane.waited_seconds for lane in members),
+            ran_seconds=sum(lane.ran_seconds for lane in members),
+            ended=sum(lane.ended for lane in members),
+        )
+
+
+def _of_queues(measures: Measures) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily(
+        "jobledger_queue_oldest_seconds", "How long the oldest job of a queue has been due", labels=["queue"]
+    )
+    for queue, seconds in measures.waiting.items():
+        waiting.add_metric([queue], seconds)
+    yield waiting
+    paused = GaugeMetricFamily("jobledger_queue_paused", "1 for each queue that gives no claims", labels=["queue"])
+    for queue in measures.paused:
+        paused.add_metric([queue], 1)
+    yield paused
 
 
 def _of_projections(measures: Measures) -> Iterator[Metric]:
@@ -150,6 +223,12 @@ def _of_the_database(measures: Measures) -> Iterator[Metric]:
     for state, count in measures.connections.items():
         connections.add_metric([state], count)
     yield connections
+    overdue = "Leases that ran out, and whose jobs any node should have rescued"
+    yield GaugeMetricFamily("jobledger_leases_overdue", overdue, value=measures.overdue)
+    overdue = "For how long the longest of them has been overdue"
+    yield GaugeMetricFamily("jobledger_lease_overdue_seconds", overdue, value=measures.overdue_seconds)
+    months = "Months to come that have a partition of the log"
+    yield GaugeMetricFamily("jobledger_partition_months_ahead", months, value=measures.months_ahead)
     yield GaugeMetricFamily("jobledger_unsealed_events", "Events that no checkpoint covers", value=measures.unsealed)
     yield GaugeMetricFamily("jobledger_seal_lag_seconds", "Age of the oldest of them", value=measures.unsealed_seconds)
 

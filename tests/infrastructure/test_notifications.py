@@ -3,12 +3,16 @@
 from collections.abc import Callable, Collection, Iterator
 
 import pytest
+import structlog
+from psycopg import Connection
+from structlog.testing import capture_logs
 
 from application.news import ANY, job_topic, queue_topic
 from domain.ids import job_ids
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.notifications import CHANNEL, MOST_MESSAGES, MOST_TOPICS, Listener, Notifier
 from tests.infrastructure.nodes import Node, ask, new_job
+from tests.infrastructure.proxies import Proxy
 from tests.waiting import eventually
 
 
@@ -105,6 +109,36 @@ def test_a_listener_whose_connection_broke_listens_again_and_takes_it_for_news(e
     eventually(lambda: queue_topic("afterwards") in ear.topics())
     notifier.close()
     database.close()
+
+
+def test_an_outage_is_logged_once_and_its_end(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infrastructure.postgres.notifications.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("infrastructure.postgres.notifications.LOOK_SECONDS", 0.05)
+    with Proxy(dsn) as proxy, capture_logs() as logged:
+        monkeypatch.setattr("infrastructure.postgres.notifications.log", structlog.get_logger())  # not one that is kept
+        database = Counting(proxy.dsn)
+        ear = Ear()
+        listener = Listener(database, ear.heard.append)
+        eventually(lambda: ear.heard)
+        for outage in (1, 2):
+            tried = database.connections
+            proxy.refuse()
+            eventually(lambda tried=tried: database.connections > tried + 5)  # type: ignore[misc]
+            heard = len(ear.heard)
+            proxy.accept_again()
+            eventually(lambda heard=heard: len(ear.heard) > heard)  # type: ignore[misc]
+            assert [entry["event"] for entry in logged] == ["listener.lost", "listener.resumed"] * outage
+        listener.close()
+
+
+class Counting(Database):
+    """A database that knows how often it was connected to."""
+
+    connections = 0
+
+    def connect(self) -> Connection:
+        self.connections += 1
+        return super().connect()
 
 
 def test_a_notifier_whose_connection_broke_tells_the_next_news(ear: Ear, dsn: str) -> None:

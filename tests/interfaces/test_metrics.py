@@ -72,6 +72,28 @@ def test_who_holds_readers_back_is_named(service: Service, dsn: str) -> None:
         eventually(lambda: (value(samples(service), "jobledger_safe_position_stall_seconds", pid=pid) or 0) > 0)
 
 
+def test_what_waits_and_what_nobody_rescued_is_measured(service: Service, dsn: str, queue: str) -> None:
+    service.create(queue=queue, run_at="2026-01-01T00:00:00Z")
+    service.create(queue=f"{queue}-later", run_at="2999-01-01T00:00:00Z")
+    held = service.running(f"{queue}-held")["id"]
+    assert service.http.post(f"/v1/queues/{queue}/pauses", json={"reason": "a test"}).status_code in (200, 201, 202)
+    found = samples(service)
+    assert (value(found, "jobledger_queue_oldest_seconds", queue=queue) or 0) > 86400
+    assert value(found, "jobledger_queue_oldest_seconds", queue=f"{queue}-later") == 0
+    assert value(found, "jobledger_queue_paused", queue=queue) == 1
+    assert value(found, "jobledger_queue_paused", queue=f"{queue}-later") is None
+    assert value(found, "jobledger_leases_overdue") == 0
+    late = "UPDATE leases SET expires_at = expires_at - interval '90 minutes' WHERE job_id = %s"
+    ask(dsn, late, [held])
+    assert value(samples(service), "jobledger_leases_overdue") == 0, "a node that has just come waits for as long again"
+    ask(dsn, late, [held])
+    overdue = samples(service)
+    assert value(overdue, "jobledger_leases_overdue") == 1
+    assert (value(overdue, "jobledger_lease_overdue_seconds") or 0) > 3000
+    assert 23 <= (value(found, "jobledger_partition_months_ahead") or 0) <= 25
+    assert 0 < (value(found, "jobledger_disk_free_bytes") or 0) <= (value(found, "jobledger_disk_bytes") or 0)
+
+
 def test_promtool_finds_nothing_amiss(service: Service, queue: str) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
@@ -92,9 +114,13 @@ def test_a_parked_projection_is_warned_of(service: Service, dsn: str, queue: str
     eventually(lambda: parked() == 1)
     ready = service.http.get("/readyz")
     assert ready.status_code == 200
-    said = [warning for warning in ready.json()["warnings"] if "'stats' is parked" in warning]
-    assert len(said) == 1
-    assert f"event 2 of job {id}" in said[0]
+    [said] = [warning for warning in ready.json()["warnings"] if "'stats' is parked" in warning]
+    assert "GET /v1/projections" in said
+    assert {"code": "projection-parked", "message": said} in ready.json()["findings"]
+    assert id not in ready.text, "anybody may ask"
+    assert value(samples(service), "jobledger_finding", code="projection-parked") == 1
+    assert value(samples(service), "jobledger_finding", code="seal-refused") == 0
+    assert value(samples(service), "jobledger_ready") == 1
     body = {"action": "skip", "reason": "by hand"}
     for name, _ in ask(dsn, "SELECT name, generation FROM projections WHERE parked_at IS NOT NULL"):
         assert service.http.post(f"/v1/projections/{name}/resumptions", json=body).status_code == 202
