@@ -10,6 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.json import encode
 
+from application.archives import Archive, Gone
 from application.errors import FieldError, Invalid, NotFound
 from application.jobs import Jobs
 from application.readers import Readers
@@ -125,6 +126,14 @@ class Proofs(Protocol):
         """The hashes of the events under a tile of leaves; None where they have left the log."""
         ...
 
+    def archive_under(self, index: int) -> Archive | None:
+        """An archive that has events under a tile of leaves."""
+        ...
+
+    def archive_at(self, position: int) -> Archive | None:
+        """The archive that has the event at a position."""
+        ...
+
     def leaf(self, position: int) -> int | None:
         """The index of the leaf of the event at a position; None while it is not sealed."""
         ...
@@ -184,6 +193,8 @@ class Audit:
     async def entries(self, index: int, width: int) -> bytes:
         """The first `width` leaves under a tile, each after its length (2 bytes, big-endian). Raises NotFound."""
         entries = await self._read(self._proofs.entries, index)
+        if entries is None and (archive := await self._read(self._proofs.archive_under, index)) is not None:
+            raise Gone(f"what is under tile {index}", archive)
         if entries is None or len(entries) < width:
             raise NotFound(f"the log does not have {width} events under tile {index}")
         return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries[:width])
@@ -207,7 +218,9 @@ class Audit:
         Raises NotFound for an event that is not there, and Conflict while it is not sealed.
         """
         found = await self._read(self._at, place)
-        if found is None or not await self._seen(found.job_id, namespace):
+        if found is None:
+            raise await self._absent(place, namespace)
+        if not await self._seen(found.job_id, namespace):
             raise NotFound(f"there is no event {_told(place)}")
         sealed = await self._until_sealed(found, seconds)
         return await self._read(self._prove, found, sealed)
@@ -252,6 +265,14 @@ class Audit:
             yield (b"," if after else b"") + b",\n".join(_event(event) for event in page)
             after = page[-1].version
         yield b"]}\n"
+
+    async def _absent(self, place: int | tuple[UUID, int], namespace: str | None) -> NotFound:
+        """Why there is no event at a place. Raises Gone for one of a job that is."""
+        if not isinstance(place, int):
+            await self._jobs.get(place[0], namespace)
+        elif (archive := await self._read(self._proofs.archive_at, place)) is not None:
+            return Gone(f"the event {_told(place)}", archive)
+        return NotFound(f"there is no event {_told(place)}")
 
     async def _seen(self, job_id: UUID, namespace: str | None) -> bool:
         """Whether somebody limited to a namespace sees the job."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
-from application.errors import ApplicationError, BatchRefused, Conflicted, Invalid, Unavailable
+from application.errors import ApplicationError, BatchRefused, Conflicted, Unavailable
 from application.ledger import Batch, IdempotencyKey, Ledger, Quota
 from domain.refusals import Refused
 
@@ -59,7 +59,7 @@ def execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
 
 def _halves(ledger: Ledger, commands: Sequence[Command], refused: BatchRefused) -> list[Any]:
     if len(commands) == 1:
-        return [Invalid(detail=f"the database refuses this: {refused}; nothing was recorded")]
+        return [refused.answer()]
     half = len(commands) // 2
     return execute(ledger, commands[:half]) + execute(ledger, commands[half:])
 

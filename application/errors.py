@@ -4,6 +4,8 @@ from typing import ClassVar
 
 from msgspec import Struct
 
+from domain.refusals import Conflict
+
 
 class FieldError(Struct, frozen=True):
     """What is wrong with one field of a request; `field` is a path such as `jobs[3].priority`."""
@@ -119,3 +121,14 @@ class Conflicted(Exception):
 
 class BatchRefused(Exception):
     """The database refused the data of a batch; which command is at fault is not known yet."""
+
+    def answer(self) -> Exception:
+        """What the command at fault is answered, once it is known."""
+        return Invalid(detail=f"the database refuses this: {self}; nothing was recorded")
+
+
+class MonthClosed(BatchRefused):
+    """A job of the batch is of a month that is being archived."""
+
+    def answer(self) -> Exception:
+        return Conflict(f"{self}, so that it stays as it is; nothing was recorded")

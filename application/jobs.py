@@ -7,6 +7,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
+from application.archives import Archive, Gone
 from application.batcher import Batcher
 from application.commands import Command, execute
 from application.errors import FieldError, IdempotencyMismatch, Invalid, NotFound, PreconditionFailed, RateLimited
@@ -360,6 +361,10 @@ class Views(Protocol):
         """The version that a job had at a moment, 0 before its creation; and the database's clock."""
         ...
 
+    def archive_of(self, id: UUID) -> Archive | None:
+        """The archive that jobs created at that time went to, if they did."""
+        ...
+
     def position_of(self, id: UUID, version: int) -> int:
         """The position of one of a job's events; 0 when there is none."""
         ...
@@ -392,9 +397,11 @@ class Jobs:
         return accepted
 
     async def get(self, id: UUID, namespace: str | None = None) -> JobView:
-        """The job as it is now. Raises NotFound, also for a job of another than the namespace, if one is given."""
+        """The job as it is now. Raises NotFound, also for a job of another than the namespace, and Gone."""
         view = await self._reads.submit(id)
-        if view is None or namespace not in (None, view.namespace):
+        if view is None:
+            raise absent(id, await self.read(self._views.archive_of, id))
+        if namespace not in (None, view.namespace):
             raise unknown(id)
         return view
 
@@ -441,6 +448,11 @@ class Jobs:
         self._commands.close()
         self._reads.close()
         self.read.close()
+
+
+def absent(id: UUID, archive: Archive | None) -> NotFound:
+    """Why a job is not there, given the archive that ids of its time went to, if they did."""
+    return unknown(id) if archive is None else Gone(f"job {id}", archive)
 
 
 def unknown(id: UUID) -> NotFound:

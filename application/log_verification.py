@@ -40,11 +40,12 @@ class Unit(Struct, frozen=True):
 
 
 class Checked(Struct):
-    """What one or more units came to."""
+    """What one or more units came to; `archived` leaves are of events that are in archives, which prove themselves."""
 
     events: int = 0
     jobs: int = 0
     leaves: int = 0
+    archived: int = 0
     checkpoints: int = 0
     differences: int = 0
     first: Difference | None = None
@@ -56,7 +57,7 @@ class Checked(Struct):
 
     def add(self, other: "Checked") -> None:
         """Add what comes after this."""
-        for field in ("events", "jobs", "leaves", "checkpoints", "differences"):
+        for field in ("events", "jobs", "leaves", "archived", "checkpoints", "differences"):
             setattr(self, field, getattr(self, field) + getattr(other, field))
         self.first = self.first or other.first
 

@@ -1,6 +1,7 @@
 """Projections: folds of the whole log into views; what each event means is told beside it, from its job's history."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
@@ -92,9 +93,34 @@ class Projection(Protocol):
         """Raised whenever the fold changes, so that the view is built anew."""
         ...
 
+    @property
+    def told_last(self) -> tuple[str, ...]:
+        """Fields of a row that tell of the events that came last: they cannot be added up."""
+        ...
+
     def fold(self, rows: Rows, happened: Happened) -> None:
         """Add an event to `rows`, which begin empty."""
         ...
+
+
+def add_up(rows: Rows, more: Rows) -> None:
+    """Add to rows of a projection what it made of other jobs' events."""
+    for key, row in more.items():
+        if key not in rows:
+            rows[key] = copy(row)
+            continue
+        for field in row.__struct_fields__:
+            setattr(rows[key], field, _sum(field, getattr(rows[key], field), getattr(row, field)))
+
+
+def _sum(field: str, one: Any, other: Any) -> Any:
+    if isinstance(one, int):
+        return one + other
+    if isinstance(one, dict):
+        return {bucket: one.get(bucket, 0) + other.get(bucket, 0) for bucket in one | other}
+    if isinstance(one, datetime):
+        return min(one, other) if field == "first_seen" else max(one, other)
+    return one
 
 
 class Story(Struct, gc=False):

@@ -2,16 +2,17 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Annotated, Any, ClassVar, Protocol, TypeAlias
 from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from application.archives import Archive
 from application.batcher import Batcher
 from application.claims import ClaimedJob, worker_actor
 from application.errors import ApplicationError, FieldError, Invalid
-from application.jobs import DAY, Jobs, Name, Reason, unknown
+from application.jobs import DAY, Jobs, Name, Reason, absent, unknown
 from application.ledger import Batch
 from application.payload import Payload, check_size
 from domain.events import Artifact, Event, JobError
@@ -215,6 +216,10 @@ class Leases(Protocol):
         """Extend the leases that are still held by these attempts; None for a job that the worker does not know."""
         ...
 
+    def archives(self, ids: Collection[UUID]) -> dict[UUID, Archive]:
+        """The archives that jobs of these ids went to, if they did."""
+        ...
+
 
 class Reports:
     """Takes what workers say, many at a time."""
@@ -223,10 +228,7 @@ class Reports:
 
     def __init__(self, jobs: Jobs, leases: Leases) -> None:
         self._jobs = jobs
-        self._beats: Batcher[Beat, Reported] = Batcher(
-            lambda beats: [_judge(b, lease) for b, lease in zip(beats, leases.extend(beats), strict=True)],
-            name="heartbeats",
-        )
+        self._beats: Batcher[Beat, Reported] = Batcher(lambda beats: _beaten(leases, beats), name="heartbeats")
 
     async def say(
         self,
@@ -300,9 +302,17 @@ async def _each(answers: Awaitable[list[Any]], count: int) -> list[Reported | Ex
         return [error] * count
 
 
-def _judge(beat: Beat, lease: Lease | None) -> Reported | Exception:
-    if lease is None:
-        return unknown(beat.job_id)
+def _beaten(leases: Leases, beats: Sequence[Beat]) -> list[Reported | Exception]:
+    held = leases.extend(beats)
+    missing = {beat.job_id for beat, lease in zip(beats, held, strict=True) if lease is None}
+    archives = leases.archives(missing) if missing else {}
+    return [
+        absent(beat.job_id, archives.get(beat.job_id)) if lease is None else _judge(beat, lease)
+        for beat, lease in zip(beats, held, strict=True)
+    ]
+
+
+def _judge(beat: Beat, lease: Lease) -> Reported | Exception:
     if lease.extended:
         return Reported(version=lease.version, cancel_requested=lease.status == "cancelling")
     finished = lease.status in ("completed", "failed", "cancelled")

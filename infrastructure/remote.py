@@ -14,6 +14,7 @@ import httpx2
 import msgspec
 from msgspec import Struct
 
+from application.archives import Gone
 from application.claims import Claim, ClaimedJob
 from application.errors import ApplicationError, FieldError, Invalid, KeyRefused, NotFound, TooLarge, Unavailable
 from application.ledger import Ready
@@ -37,7 +38,7 @@ UPLOAD_TIMEOUT = httpx2.Timeout(ANSWER_SECONDS, read=STORED_SECONDS, write=60.0,
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3.0)
 """No most: uploads must not keep heartbeats waiting. A server hangs up after five idle seconds; we do before."""
 ERRORS: dict[str, type[Exception]] = {
-    error.code: error for error in (Conflict, JobFinished, LeaseLost, NotFound, TooLarge)
+    error.code: error for error in (Conflict, Gone, JobFinished, LeaseLost, NotFound, TooLarge)
 }
 
 

@@ -39,6 +39,7 @@ from application.projector import Projector
 from application.rekeying import Rekeyed, rekey
 from application.reports import AnyReport, Reported, Reports
 from application.rescue import Rescue
+from application.retention import Retention
 from application.sealer import Sealer
 from application.signed_links import SignedLinks
 from application.studio import studio_handler
@@ -51,6 +52,7 @@ from application.visualization import visualization_handler
 from application.worker import Worker
 from domain.events import Artifact
 from infrastructure.anchors import ObjectAnchor
+from infrastructure.archives import ObjectArchives
 from infrastructure.artifacts import ObjectArtifacts, probe
 from infrastructure.chromium import Chromium, find_chromium
 from infrastructure.embedded import AlreadyRunning, EmbeddedPostgres
@@ -74,6 +76,7 @@ from infrastructure.postgres.operations import PostgresOperations
 from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, PostgresLog
 from infrastructure.postgres.queues import PausedQueues
 from infrastructure.postgres.replica import Replica, ReplicatedViews
+from infrastructure.postgres.retention import PostgresMonths
 from infrastructure.postgres.schema import Health, SchemaNotReady, add_partitions, health, migrate, migrations
 from infrastructure.postgres.scout import Scout
 from infrastructure.postgres.seal import PostgresAccesses, PostgresSeal
@@ -81,7 +84,7 @@ from infrastructure.postgres.verifications import PostgresVerifications
 from infrastructure.postgres.why import PostgresFacts
 from infrastructure.programs import EmbeddedFailed, programs_version
 from infrastructure.remote import Pauses, RemoteService
-from infrastructure.signing import Keyring
+from infrastructure.signing import Keyring, signers
 from infrastructure.tracing import endpoint as traces_endpoint
 from infrastructure.tracing import start_tracing
 from infrastructure.video.local import render
@@ -106,6 +109,7 @@ __all__ = [
     "programs_version",
     "remote_worker",
     "replace_lost_key",
+    "retention",
     "sealing_keys",
     "sweep",
     "traces_endpoint",
@@ -478,6 +482,32 @@ def replace_lost_key(settings: Settings, lost: Sequence[str], reason: str) -> Re
         seal = PostgresSeal(database)
         known = list(lost) or [key.key for key in seal.sealing_keys()]
         return rekey(seal, keyring(settings, database), PostgresAccesses(database), known, reason)
+    finally:
+        database.close()
+
+
+@contextmanager
+def retention(settings: Settings, tell: Callable[[str], None]) -> Iterator[Retention]:
+    """What moves months between the log and their archives, with the owner's rights.
+
+    Signatures count of the keys in the data folder and of those that the database lists: an old archive was signed by
+    the keys of its time, and is held against the tiles of this database besides.
+    """
+    owner = settings.migration_database_url or settings.database_url
+    assert owner is not None
+    database = Database(owner.get_secret_value())
+    try:
+        if (health(database).schema_version or 0) < migrations()[-1].number:
+            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
+        keys = [*keyring(settings, database).verifiers(), *(k.key for k in PostgresSeal(database).sealing_keys())]
+        yield Retention(
+            PostgresMonths(database, VIEWS),
+            ObjectArchives(settings.archives_place),
+            VIEWS,
+            lambda note: bool(signers(note, keys)),
+            settings.data / "uploads",
+            tell,
+        )
     finally:
         database.close()
 

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", alias="JOBLEDGER_HOST")
     port: int = Field(8000, ge=0, le=65535, alias="JOBLEDGER_PORT")
     artifacts: str | None = Field(None, alias="JOBLEDGER_ARTIFACTS")
+    archives: str | None = Field(None, alias="JOBLEDGER_ARCHIVES")
     seal_key: SecretStr | None = Field(None, alias="JOBLEDGER_SEAL_KEY")
     anchor: str | None = Field(None, alias="JOBLEDGER_ANCHOR")
     handlers: str = Field("", alias="JOBLEDGER_HANDLERS")
@@ -48,6 +49,11 @@ class Settings(BaseSettings):
     def artifacts_place(self) -> str:
         """The folder or bucket for artifacts; `artifacts` in the data folder if none is set."""
         return self.artifacts or str(self.data / "artifacts")
+
+    @property
+    def archives_place(self) -> str:
+        """The folder or bucket for months that left the log; `archives` in the data folder if none is set."""
+        return self.archives or str(self.data / "archives")
 
     @property
     def handler_modules(self) -> list[str]:

@@ -18,19 +18,22 @@ from domain.events import Failed, HeartbeatMissed
 from infrastructure.postgres.columns import byteas, int8s, moments, texts
 from infrastructure.postgres.database import Database
 
-ADD = """
-INSERT INTO failures (generation, namespace, kind, type, fingerprint, message, count, final, first_seen, last_seen,
-  examples)
-SELECT %b, namespace, kind, type, fingerprint, message, count, final, first_seen, last_seen, examples::uuid[]
-FROM unnest(%b::text[], %b::text[], %b::text[], %b::bytea[], %b::text[], %b::int8[], %b::int8[], %b::timestamptz[],
-    %b::timestamptz[], %b::text[])
-  AS x (namespace, kind, type, fingerprint, message, count, final, first_seen, last_seen, examples)
+MERGE = """
 ON CONFLICT (generation, namespace, kind, type, fingerprint) DO UPDATE
 SET message = EXCLUDED.message, count = failures.count + EXCLUDED.count, final = failures.final + EXCLUDED.final,
   first_seen = least(failures.first_seen, EXCLUDED.first_seen),
   last_seen = greatest(failures.last_seen, EXCLUDED.last_seen),
   examples = latest_five(failures.examples, EXCLUDED.examples)
 """
+ADD = f"""
+INSERT INTO failures (generation, namespace, kind, type, fingerprint, message, count, final, first_seen, last_seen,
+  examples)
+SELECT %b, namespace, kind, type, fingerprint, message, count, final, first_seen, last_seen, examples::uuid[]
+FROM unnest(%b::text[], %b::text[], %b::text[], %b::bytea[], %b::text[], %b::int8[], %b::int8[], %b::timestamptz[],
+    %b::timestamptz[], %b::text[])
+  AS x (namespace, kind, type, fingerprint, message, count, final, first_seen, last_seen, examples)
+{MERGE}
+"""  # noqa: S608  the words are ours
 ROWS = """
 SELECT namespace, kind, type, fingerprint, message, count, final, first_seen, last_seen, examples
 FROM failures
@@ -73,6 +76,8 @@ class Failures:
 
     name = "failures"
     revision = 1
+    merge = MERGE
+    told_last: tuple[str, ...] = ("message", "examples")
 
     def fold(self, rows: Rows, happened: Happened) -> None:
         event = happened.event

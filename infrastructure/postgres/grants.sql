@@ -20,10 +20,14 @@ GRANT SELECT, INSERT ON seal_checkpoints, accesses TO jobledger_app;
 GRANT SELECT, INSERT, UPDATE ON seal_tiles, seal_keys TO jobledger_app;
 GRANT SELECT, UPDATE ON seal TO jobledger_app;
 
+-- What left the log, and to which archive: only the tables' owner moves months (`jobledger retention`).
+GRANT SELECT ON archives, archived_leaves TO jobledger_app;
+
 -- Auditors, who read all but secrets: no keys, and not what signs links.
 GRANT SELECT
   ON events, log_epoch, migrations, event_partitions, jobs, leases, checkpoints, artifact_contents, artifact_holds,
     claimers, projections, verifications, resumptions, stats, totals, workers, failures, usage, queue_pauses,
-    seal, seal_tiles, seal_keys, seal_checkpoints, accesses TO jobledger_auditor;
+    seal, seal_tiles, seal_keys, seal_checkpoints, accesses,
+    archives, archived_leaves TO jobledger_auditor;
 GRANT SELECT (id, swept_at) ON installation TO jobledger_auditor;
 GRANT EXECUTE ON FUNCTION safe_position() TO jobledger_auditor;

@@ -9,11 +9,13 @@ from msgspec import UNSET, Raw
 from msgspec.json import Decoder, encode
 from psycopg import Connection, sql
 
+from application.archives import Archive
 from application.following import History, LogEntry, LogFilter
 from application.jobs import ArtifactView, EventView, Filter, JobView, Links, Sort
 from domain.events import JobError
 from domain.events import decode as decode_event
 from domain.job import Job
+from infrastructure.postgres.archives import archives_of
 from infrastructure.postgres.columns import Column, byteas, float8s, int2s, int4s, int8s, moments, texts, uuids
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.lists import Page
@@ -190,6 +192,9 @@ class PostgresViews:
     def version_at(self, id: UUID, moment: datetime) -> tuple[int, datetime]:
         ((version, now),) = self._database.rows(VERSION_AT, (id, moment))
         return version, now
+
+    def archive_of(self, id: UUID) -> Archive | None:
+        return archives_of(self._database, [id]).get(id)
 
     def position_of(self, id: UUID, version: int) -> int:
         rows = self._database.rows(POSITION_OF, (id, version))

@@ -1,13 +1,15 @@
 """Leases: who holds which attempt until when."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from psycopg import Connection
 
+from application.archives import Archive
 from application.reports import Beat, Lease
 from domain.job import Job
+from infrastructure.postgres.archives import archives_of
 from infrastructure.postgres.columns import Column, float8s, int4s, texts, uuids
 from infrastructure.postgres.database import Database
 
@@ -113,6 +115,9 @@ class PostgresLeases:
             held = beats[n - 1] in extended
             leases[n - 1] = Lease(extended=held, version=version, status=status, attempt=attempt, worker=worker)
         return leases
+
+    def archives(self, ids: Collection[UUID]) -> dict[UUID, Archive]:
+        return archives_of(self._database, ids)
 
     def held_by(self, worker: str, claim_id: str, namespace: str | None = None) -> list[UUID]:
         return [row[0] for row in self._database.rows(HELD_BY, (worker, claim_id, namespace, namespace))]

@@ -15,14 +15,15 @@ import structlog
 from msgspec import MsgspecError, Struct
 from psycopg import Connection
 
-from application.errors import BatchRefused, Conflicted, Unavailable, UnreadableStream
-from application.jobs import unknown
+from application.errors import BatchRefused, Conflicted, MonthClosed, Unavailable, UnreadableStream
+from application.jobs import absent
 from application.ledger import Answered, Expired, IdempotencyKey, Quota, Ready
 from application.news import ANY, SOON, job_topic, queue_topic
 from domain.audit import GENESIS
 from domain.events import Event, Progressed, decode
 from domain.ids import job_ids
 from domain.job import Job, evolve
+from infrastructure.postgres.archives import archives_of
 from infrastructure.postgres.columns import uuids
 from infrastructure.postgres.contents import name_contents
 from infrastructure.postgres.horizon import Horizon
@@ -293,7 +294,7 @@ class PostgresBatch:
     def job(self, id: UUID) -> Job:
         stream = self._streams.get(id)
         if stream is None:
-            raise unknown(id)
+            raise absent(id, archives_of(self._connection, [id]).get(id))
         if isinstance(stream, Exception):
             raise stream
         return stream.job
@@ -484,6 +485,8 @@ def _translated(error: psycopg.Error) -> Exception:
     state = error.sqlstate or ""
     if isinstance(error, psycopg.errors.UniqueViolation) or state.startswith("40"):
         return Conflicted()
+    if isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name == "month_is_open":
+        return MonthClosed(error.diag.message_primary)
     if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
         return BatchRefused(error.diag.message_primary or str(error))
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or state.startswith("25"):

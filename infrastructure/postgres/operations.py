@@ -26,11 +26,11 @@ from application.operations import (
     VerificationView,
     WorkerView,
 )
-from application.projections import Projection
 from domain.refusals import Conflict
 from infrastructure.postgres import failures, queues, stats, usage, workers
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.measures import measured
+from infrastructure.postgres.projections import View, take_up_archived
 
 GENERATIONS = """
 SELECT name, generation, state, position, events, begun_at, begun_by, verified_at IS NOT NULL,
@@ -57,6 +57,7 @@ INSERT INTO projections (name, generation, revision, state, begun_by, reason)
 SELECT %(name)s, 1 + max(generation), %(revision)s, 'building', %(by)s, %(reason)s
 FROM projections
 WHERE name = %(name)s
+RETURNING generation
 """
 VERIFY = """
 INSERT INTO verifications (name, generation, asked_by, reason)
@@ -89,7 +90,7 @@ class PostgresOperations:
         self,
         database: Database,
         reads: Database,
-        projections: Mapping[str, Projection],
+        projections: Mapping[str, View],
         tell: Callable[[Collection[str]], None],
     ) -> None:
         """`tell` is given the topics of queues that are no longer paused."""
@@ -123,10 +124,13 @@ class PostgresOperations:
     def rebuild(self, name: str, by: str, reason: str) -> None:
         if name == INLINE:
             raise Conflict("the view of jobs is written with the events; it can be verified, not rebuilt")
-        revision = self._known(name).revision
+        view = self._known(name)
         with self._database.connection() as connection:
             try:
-                connection.execute(REBUILD, {"name": name, "revision": revision, "by": by, "reason": reason})
+                with connection.transaction():
+                    values = {"name": name, "revision": view.revision, "by": by, "reason": reason}
+                    ((generation,),) = connection.execute(REBUILD, values).fetchall()
+                    take_up_archived(connection, view, generation)
             except psycopg.errors.UniqueViolation as error:
                 raise Conflict(f"projection {name!r} is being rebuilt already") from error
 
@@ -171,7 +175,7 @@ class PostgresOperations:
     def measures(self) -> Measures:
         return measured(self._reads, self.projections())
 
-    def _known(self, name: str) -> Projection:
+    def _known(self, name: str) -> View:
         if name not in self._projections:
             raise NotFound(f"there is no projection {name!r}; there are {', '.join(sorted(self._projections))}")
         return self._projections[name]

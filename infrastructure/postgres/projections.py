@@ -2,7 +2,8 @@
 
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from datetime import date
+from typing import LiteralString, Protocol
 from uuid import UUID
 
 import psycopg
@@ -54,12 +55,21 @@ SET position = %b, events = events + %b, recorded_at = coalesce(%b, recorded_at)
   parked_position = %b, parked_job_id = %b, parked_version = %b, parked_error = %b
 WHERE name = %b AND generation = %b
 """
+# A generation that begins takes up what was made of the months that have left the log.
+ARCHIVED = "SELECT month FROM archives WHERE state = 'archived' ORDER BY month"
+COLUMNS = "SELECT * FROM {view} LIMIT 0"
+CARRY = """
+INSERT INTO {view} (generation, {columns})
+SELECT %s, {columns} FROM {view} WHERE generation = %s
+{merge}
+"""
 NEXT = """
 INSERT INTO projections (name, generation, revision, state, begun_by, reason)
 SELECT %b, 1 + max(generation), %b, 'building', 'system:projector', 'the release folds it differently'
 FROM projections
 WHERE name = %b
 ON CONFLICT DO NOTHING
+RETURNING generation
 """
 ASK_TO_VERIFY = """
 INSERT INTO verifications (name, generation, asked_by, reason)
@@ -88,6 +98,11 @@ LONGEST_ERROR = 2_000
 class View(Projection, Protocol):
     """A projection and where its rows are."""
 
+    @property
+    def merge(self) -> LiteralString:
+        """The end of an INSERT into them, which adds to those that are there."""
+        ...
+
     def add(self, connection: Connection, generation: int, rows: Rows) -> None:
         """Add to what is there."""
         ...
@@ -98,6 +113,21 @@ class View(Projection, Protocol):
 
 
 VIEWS: tuple[View, ...] = (Failures(), Stats(), Totals(), Usage(), Workers())
+
+
+def carried_generation(month: date) -> int:
+    """Under which generation views keep what they made of a month that left the log; those that serve are above 0."""
+    return -(month.year * 100 + month.month)
+
+
+def take_up_archived(connection: Connection, view: View, generation: int) -> None:
+    """Begin a generation, in the transaction that makes it, with what was made of months that have left the log."""
+    table = sql.Identifier(view.name)
+    named = connection.execute(sql.SQL(COLUMNS).format(view=table)).description or []
+    columns = sql.SQL(", ").join(sql.Identifier(one.name) for one in named if one.name != "generation")
+    carry = sql.SQL(CARRY).format(view=table, columns=columns, merge=sql.SQL(view.merge))
+    for (month,) in connection.execute(ARCHIVED).fetchall():
+        connection.execute(carry, (generation, carried_generation(month)))
 
 
 class PostgresLog:
@@ -142,8 +172,10 @@ class PostgresCheckpoints:
         return True
 
     def begin(self, name: str, revision: int) -> None:
-        with self._database.connection() as connection:
-            connection.execute(NEXT, (name, revision, name), binary=True)
+        with self._database.connection() as connection, connection.transaction():
+            begun = connection.execute(NEXT, (name, revision, name), binary=True).fetchone()
+            if begun is not None:
+                take_up_archived(connection, self._views[name], begun[0])
 
     def ask_to_verify(self, standing: Standing) -> None:
         with self._database.connection() as connection:

@@ -26,11 +26,11 @@ CREATE TABLE migrations (
 """
 # A log that was restored into a new cluster has positions above those its transactions would make. Not above that of
 # this transaction: others that began after it may have added to the log meanwhile, and were the epoch raised for them,
-# readers would pass over those that are still open.
+# readers would pass over those that are still open. What has left the log was sealed.
 EPOCH_IS_BEHIND = """
 SELECT highest - next + 1
 FROM (
-  SELECT (SELECT coalesce(max(notification_id), 0) >> 16 FROM events) AS highest,
+  SELECT greatest((SELECT max(notification_id) FROM events), (SELECT position FROM seal)) >> 16 AS highest,
     pg_snapshot_xmax(pg_current_snapshot())::text::bigint + (SELECT epoch_offset FROM log_epoch) AS next
 ) AS positions
 WHERE highest >= next
@@ -45,7 +45,8 @@ ROLES = {"app": "jobledger_app", "auditor": "jobledger_auditor"}
 HAS_PARTITIONS = "SELECT FROM event_partitions LIMIT 1"
 STATE = """
 SELECT (SELECT max(number) FROM migrations),
-  (SELECT coalesce(max(notification_id), 0) >> 16 FROM events) < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+  greatest((SELECT max(notification_id) FROM events), (SELECT position FROM seal)) >> 16
+    < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
     + (SELECT epoch_offset FROM log_epoch),
   oldest.pid, oldest.seconds
 FROM (VALUES (1)) AS one

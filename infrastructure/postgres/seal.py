@@ -8,10 +8,12 @@ import psycopg
 from msgspec import Struct
 
 from application.anchoring import Signed
+from application.archives import Archive
 from application.audit import Access, Action, Place, SealedTo, SealingKey, StoredEvent
 from application.errors import Unavailable
 from application.sealer import Extension, Sealed, Unsealed
 from domain.merkle import WIDTH, widths
+from infrastructure.postgres.archives import archive_with_leaf
 from infrastructure.postgres.columns import byteas, int2s, int8s, texts
 from infrastructure.postgres.database import Database
 
@@ -171,6 +173,13 @@ class PostgresSeal:
             if at < len(positions) and positions[at] == position:
                 return int(index) * WIDTH + at
         return None
+
+    def archive_under(self, index: int) -> Archive | None:
+        return archive_with_leaf(self._database, index, None)
+
+    def archive_at(self, position: int) -> Archive | None:
+        leaf = self.leaf(position)
+        return None if leaf is None else archive_with_leaf(self._database, *divmod(leaf, WIDTH))
 
     def entries(self, index: int) -> list[bytes] | None:
         rows = self._database.rows(ENTRIES, (index,))

@@ -15,15 +15,7 @@ from domain.job import Status
 from infrastructure.postgres.columns import int8s, moments, texts
 from infrastructure.postgres.database import Database
 
-ADD = """
-INSERT INTO stats (generation, namespace, minute, queue, kind, created, started, completed, failed, retried, missed,
-  released, cancelled, requeued, waits, runs)
-SELECT %b, namespace, minute, queue, kind, created, started, completed, failed, retried, missed, released, cancelled,
-  requeued, waits::jsonb, runs::jsonb
-FROM unnest(%b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::int8[], %b::int8[], %b::int8[], %b::int8[],
-    %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::text[], %b::text[])
-  AS x (namespace, minute, queue, kind, created, started, completed, failed, retried, missed, released, cancelled,
-    requeued, waits, runs)
+MERGE = """
 ON CONFLICT (generation, namespace, minute, queue, kind) DO UPDATE
 SET created = stats.created + EXCLUDED.created, started = stats.started + EXCLUDED.started,
   completed = stats.completed + EXCLUDED.completed, failed = stats.failed + EXCLUDED.failed,
@@ -32,6 +24,17 @@ SET created = stats.created + EXCLUDED.created, started = stats.started + EXCLUD
   requeued = stats.requeued + EXCLUDED.requeued, waits = merge_histograms(stats.waits, EXCLUDED.waits),
   runs = merge_histograms(stats.runs, EXCLUDED.runs)
 """
+ADD = f"""
+INSERT INTO stats (generation, namespace, minute, queue, kind, created, started, completed, failed, retried, missed,
+  released, cancelled, requeued, waits, runs)
+SELECT %b, namespace, minute, queue, kind, created, started, completed, failed, retried, missed, released, cancelled,
+  requeued, waits::jsonb, runs::jsonb
+FROM unnest(%b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::int8[], %b::int8[], %b::int8[], %b::int8[],
+    %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::text[], %b::text[])
+  AS x (namespace, minute, queue, kind, created, started, completed, failed, retried, missed, released, cancelled,
+    requeued, waits, runs)
+{MERGE}
+"""  # noqa: S608  the words are ours
 ROWS = """
 SELECT namespace, minute, queue, kind, created, started, completed, failed, retried, missed, released, cancelled,
   requeued, waits, runs
@@ -114,6 +117,8 @@ class Stats:
 
     name = "stats"
     revision = 1
+    merge = MERGE
+    told_last: tuple[str, ...] = ()
 
     def fold(self, rows: Rows, happened: Happened) -> None:
         event = happened.event

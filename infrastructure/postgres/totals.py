@@ -11,14 +11,7 @@ from infrastructure.postgres.columns import int8s, texts
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.stats import NUMBERS, STATUS
 
-ADD = """
-INSERT INTO totals (generation, namespace, queue, kind, created, started, completed, failed, retried, missed, released,
-  cancelled, requeued, waited_us, ran_us, runs, now_queued, now_running, now_cancelling, now_completed, now_failed,
-  now_cancelled)
-SELECT %b, x.*
-FROM unnest(%b::text[], %b::text[], %b::text[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[],
-    %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[],
-    %b::int8[], %b::int8[], %b::int8[]) AS x
+MERGE = """
 ON CONFLICT (generation, namespace, queue, kind) DO UPDATE
 SET created = totals.created + EXCLUDED.created, started = totals.started + EXCLUDED.started,
   completed = totals.completed + EXCLUDED.completed, failed = totals.failed + EXCLUDED.failed,
@@ -31,6 +24,16 @@ SET created = totals.created + EXCLUDED.created, started = totals.started + EXCL
   now_completed = totals.now_completed + EXCLUDED.now_completed, now_failed = totals.now_failed + EXCLUDED.now_failed,
   now_cancelled = totals.now_cancelled + EXCLUDED.now_cancelled
 """
+ADD = f"""
+INSERT INTO totals (generation, namespace, queue, kind, created, started, completed, failed, retried, missed, released,
+  cancelled, requeued, waited_us, ran_us, runs, now_queued, now_running, now_cancelling, now_completed, now_failed,
+  now_cancelled)
+SELECT %b, x.*
+FROM unnest(%b::text[], %b::text[], %b::text[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[],
+    %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[],
+    %b::int8[], %b::int8[], %b::int8[]) AS x
+{MERGE}
+"""  # noqa: S608  the words are ours
 ROWS = """
 SELECT namespace, queue, kind, created, started, completed, failed, retried, missed, released, cancelled, requeued,
   waited_us, ran_us, runs, now_queued, now_running, now_cancelling, now_completed, now_failed, now_cancelled
@@ -77,6 +80,8 @@ class Totals:
 
     name = "totals"
     revision = 1
+    merge = MERGE
+    told_last: tuple[str, ...] = ()
 
     def fold(self, rows: Rows, happened: Happened) -> None:
         name = counted(happened.event)

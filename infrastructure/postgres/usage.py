@@ -13,18 +13,21 @@ from domain.events import Progressed
 from infrastructure.postgres.columns import int8s, texts
 from infrastructure.postgres.database import Database
 
-ADD = """
-INSERT INTO usage (generation, namespace, day, kind, model, attempts, run_us, artifact_bytes, input_tokens,
-  output_tokens)
-SELECT %b, namespace, day::date, kind, model, attempts, run_us, artifact_bytes, input_tokens, output_tokens
-FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[])
-  AS x (namespace, day, kind, model, attempts, run_us, artifact_bytes, input_tokens, output_tokens)
+MERGE = """
 ON CONFLICT (generation, namespace, day, kind, model) DO UPDATE
 SET attempts = usage.attempts + EXCLUDED.attempts, run_us = usage.run_us + EXCLUDED.run_us,
   artifact_bytes = usage.artifact_bytes + EXCLUDED.artifact_bytes,
   input_tokens = usage.input_tokens + EXCLUDED.input_tokens,
   output_tokens = usage.output_tokens + EXCLUDED.output_tokens
 """
+ADD = f"""
+INSERT INTO usage (generation, namespace, day, kind, model, attempts, run_us, artifact_bytes, input_tokens,
+  output_tokens)
+SELECT %b, namespace, day::date, kind, model, attempts, run_us, artifact_bytes, input_tokens, output_tokens
+FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::int8[], %b::int8[], %b::int8[], %b::int8[], %b::int8[])
+  AS x (namespace, day, kind, model, attempts, run_us, artifact_bytes, input_tokens, output_tokens)
+{MERGE}
+"""  # noqa: S608  the words are ours
 ROWS = """
 SELECT namespace, day, kind, model, attempts, run_us, artifact_bytes, input_tokens, output_tokens
 FROM usage
@@ -70,6 +73,8 @@ class Usage:
 
     name = "usage"
     revision = 1
+    merge = MERGE
+    told_last: tuple[str, ...] = ()
 
     def fold(self, rows: Rows, happened: Happened) -> None:
         if happened.ran is not None:

@@ -10,13 +10,15 @@ from psycopg import Connection
 
 from application.jobs import JobView
 from application.operations import DifferenceView
+from application.projections import Rows, add_up
 from application.verifier import Kept, Taken, Verdict, Verification, shown
 from domain.events import decode
 from domain.job import Job
+from infrastructure.postgres.archives import MOVING
 from infrastructure.postgres.columns import uuids
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.jobs import COLUMNS, job_view
-from infrastructure.postgres.projections import View
+from infrastructure.postgres.projections import ARCHIVED, View, carried_generation
 
 TAKE = """
 UPDATE verifications
@@ -52,14 +54,16 @@ WHERE name = %(name)s AND generation = %(generation)s AND state = 'building'
 """
 CHECKPOINT = "SELECT position FROM projections WHERE name = %b AND generation = %b"
 SKIPPED = "SELECT position FROM resumptions WHERE name = %b AND generation = %b AND action = 'skip'"
-NEXT_IDS = """
+NEXT_IDS = f"""
 SELECT originator_id FROM events
 WHERE originator_id > %b AND originator_version = 1
+  AND NOT EXISTS (SELECT FROM archives WHERE originator_id >= low AND originator_id < high AND {MOVING})
 ORDER BY originator_id
 LIMIT %b
-"""
+"""  # noqa: S608  the condition is ours
 ROWS = f"""
 SELECT {COLUMNS} FROM jobs LEFT JOIN leases ON false WHERE id > %b AND id <= %b
+  AND NOT EXISTS (SELECT FROM archives WHERE id >= low AND id < high AND {MOVING})
 """  # noqa: S608  the columns are ours
 STREAMS = """
 SELECT originator_id, notification_id, state FROM events
@@ -103,8 +107,12 @@ class PostgresVerifications:
         with self._snapshot() as connection:
             row = connection.execute(CHECKPOINT, place, binary=True).fetchone()
             skipped = {position for (position,) in connection.execute(SKIPPED, place, binary=True)}
-            rows = self._views[verification.name].rows(connection, verification.generation)
-        return Kept(rows, row[0] if row else 0, skipped)
+            view = self._views[verification.name]
+            rows = view.rows(connection, verification.generation)
+            carried: Rows = {}
+            for (month,) in connection.execute(ARCHIVED).fetchall():
+                add_up(carried, view.rows(connection, carried_generation(month)))
+        return Kept(rows, row[0] if row else 0, skipped, carried)
 
     def jobs(self) -> Iterator[tuple[int, list[DifferenceView]]]:
         after = FIRST_ID

@@ -12,18 +12,21 @@ from domain.events import Cancelled, Completed, Failed, HeartbeatMissed, Progres
 from infrastructure.postgres.columns import int8s, moments, texts
 from infrastructure.postgres.database import Database
 
-ADD = """
-INSERT INTO workers (generation, namespace, worker, first_seen, last_seen, started, completed, failed, missed, released)
-SELECT %b, namespace, worker, first_seen, last_seen, started, completed, failed, missed, released
-FROM unnest(%b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[], %b::int8[], %b::int8[], %b::int8[],
-    %b::int8[], %b::int8[])
-  AS x (namespace, worker, first_seen, last_seen, started, completed, failed, missed, released)
+MERGE = """
 ON CONFLICT (generation, namespace, worker) DO UPDATE
 SET first_seen = least(workers.first_seen, EXCLUDED.first_seen),
   last_seen = greatest(workers.last_seen, EXCLUDED.last_seen), started = workers.started + EXCLUDED.started,
   completed = workers.completed + EXCLUDED.completed, failed = workers.failed + EXCLUDED.failed,
   missed = workers.missed + EXCLUDED.missed, released = workers.released + EXCLUDED.released
 """
+ADD = f"""
+INSERT INTO workers (generation, namespace, worker, first_seen, last_seen, started, completed, failed, missed, released)
+SELECT %b, namespace, worker, first_seen, last_seen, started, completed, failed, missed, released
+FROM unnest(%b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[], %b::int8[], %b::int8[], %b::int8[],
+    %b::int8[], %b::int8[])
+  AS x (namespace, worker, first_seen, last_seen, started, completed, failed, missed, released)
+{MERGE}
+"""  # noqa: S608  the words are ours
 ROWS = """
 SELECT namespace, worker, first_seen, last_seen, started, completed, failed, missed, released
 FROM workers
@@ -109,6 +112,8 @@ class Workers:
 
     name = "workers"
     revision = 1
+    merge = MERGE
+    told_last: tuple[str, ...] = ()
 
     def fold(self, rows: Rows, happened: Happened) -> None:
         event, worker = happened.event, happened.worker

@@ -137,6 +137,8 @@ def _report(total: Checked, seconds: float, events: int, *, as_json: bool) -> No
         f"{total.events} events of {total.jobs} jobs, {total.leaves} sealed, {total.checkpoints} checkpoints: "
         f"{events / max(seconds, 0.001):,.0f} events/s"
     )
+    if total.archived:
+        print(f"{total.archived} more events are in archives, which `jobledger retention verify` checks")
     if total.first is None:
         print("nothing differs")
         return

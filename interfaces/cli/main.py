@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from datetime import date, datetime
 from importlib.metadata import version
 
 from pydantic import ValidationError
@@ -162,6 +163,8 @@ def parser() -> argparse.ArgumentParser:
     rekey.add_argument("--json", action="store_true", help="print what was done as JSON")
     rekey.set_defaults(command=_audit_rekey)
 
+    _retention_of(commands)
+
     verify = commands.add_parser("verify", help="check a job's bundle offline")
     verify.add_argument("bundle", help="the file, from GET /v1/audit/jobs/{id}/bundle; - reads standard input")
     key = "a public key of the log, or a file with some; may be given again"
@@ -172,6 +175,34 @@ def parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("version", help="print the version")
     shown.set_defaults(command=_version)
     return parser
+
+
+def _month(text: str) -> date:
+    """2026-03, as its first day."""
+    try:
+        return datetime.strptime(text, "%Y-%m").date()  # noqa: DTZ007  a month of the log is UTC's
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no month, such as 2026-03") from None
+
+
+def _retention_of(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    retention = commands.add_parser("retention", help="take months out of the log into archives, and bring them back")
+    actions = retention.add_subparsers(title="actions", required=True, metavar="ACTION", dest="action")
+    listing = actions.add_parser("list", help="show the months that left the log, or are on their way")
+    plan = actions.add_parser("plan", help="show the months that are in the log, and what keeps them there")
+    archive = actions.add_parser("archive", help="take a month out of the log, once all its jobs have ended")
+    restore = actions.add_parser("restore", help="bring a month back into the log")
+    verify = actions.add_parser("verify", help="read the archive of a month, and check all of it")
+    for action in (archive, restore, verify):
+        action.add_argument("month", type=_month, metavar="MONTH", help="such as 2026-03")
+    archive.add_argument("--dry-run", action="store_true", help="only say whether it could leave, and what it has")
+    restore.add_argument("--dry-run", action="store_true", help="only check the archive")
+    where = "where archives are kept: a folder, or s3://bucket/prefix (archives in the data folder)"
+    for action in (listing, plan, archive, restore, verify):
+        _data(action)
+        action.add_argument("--archives", dest="JOBLEDGER_ARCHIVES", metavar="PLACE", help=where)
+        action.add_argument("--json", action="store_true", help="print JSON")
+    retention.set_defaults(command=_retention)
 
 
 def _serving(parser: argparse.ArgumentParser) -> None:
@@ -270,6 +301,12 @@ def _audit_rekey(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.audit import rekey
 
     return rekey(settings, given)
+
+
+def _retention(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.retention import run
+
+    return run(settings, given)
 
 
 def _verify(settings: Settings, given: argparse.Namespace) -> int:

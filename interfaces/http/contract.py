@@ -75,6 +75,7 @@ OLDER = (
 )
 OLDER_REFUSALS = (
     Answer(404, "There is no such job of this kind", OlderError),
+    Answer(410, "Jobs of that time are in an archive by now", OlderError),
     Answer(503, "The database has been away for some seconds", OlderError, headers=("Retry-After",)),
 )
 OPERATIONS = (

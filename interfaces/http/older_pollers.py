@@ -9,6 +9,7 @@ from litestar import Request, Response, get
 from msgspec import Meta, Struct
 from msgspec.json import encode
 
+from application.archives import Gone
 from application.errors import NotFound, Unavailable
 from application.jobs import Jobs, JobView, unknown
 from application.presentation import KIND as PRESENTATION
@@ -139,5 +140,5 @@ def _error(job: JobView) -> str | None:
 def _refused(error: NotFound | Unavailable) -> Response[bytes]:
     told = encode(OlderError(success=False, error=str(error)))
     if isinstance(error, NotFound):
-        return Response(told, status_code=404, media_type=JSON)
+        return Response(told, status_code=410 if isinstance(error, Gone) else 404, media_type=JSON)
     return Response(told, status_code=503, media_type=JSON, headers={"Retry-After": str(RETRY_AFTER)})

@@ -30,6 +30,26 @@ NAMED = {
     "/v1/queues": (200, "gpu"),
 }
 """How long the names in these paths may be, and an example."""
+EXAMPLES: dict[int, Json] = {
+    410: {
+        "example": {
+            "type": "/problems/gone",
+            "title": KINDS["gone"].title,
+            "status": 410,
+            "detail": f"job {ID} is of 2026-03, which left the log at 2026-05-01T02:10:07+00:00 and is "
+            "kept as '2026-03-5f0c1d2e3b4a5968.ndjson.gz'; an operator brings it back with "
+            "`jobledger retention restore 2026-03`",
+            "code": "gone",
+            "request_id": "5f5c3a6b1f0e4c0f8f1d2c3b4a596877",
+            "archive": {
+                "month": "2026-03-01",
+                "name": "2026-03-5f0c1d2e3b4a5968.ndjson.gz",
+                "archived_at": "2026-05-01T02:10:07Z",
+            },
+        }
+    }
+}
+"""Of problems, by status."""
 EVERYWHERE = ("invalid", "forbidden", "unauthenticated", "rate-limited")
 """Problems that any call may be answered with."""
 
@@ -194,12 +214,13 @@ def _answer(answer: Answer, refs: dict[type, Json], links: Json) -> Json:
 
 def _problems(operation: Operation) -> Json:
     by_status: dict[int, list[str]] = {}
-    for code in (*EVERYWHERE, *operation.problems):
+    gone = ("gone",) if "{job_id}" in operation.path and operation.tag != OLDER_POLLERS else ()
+    for code in (*EVERYWHERE, *operation.problems, *gone):
         by_status.setdefault(KINDS[code].status, []).append(code)
     return {
         str(status): {
             "description": " or ".join(f"{KINDS[code].title} (`{code}`)" for code in codes),
-            "content": {PROBLEM_JSON: {"schema": {"$ref": REF.format(name="Problem")}}},
+            "content": {PROBLEM_JSON: {"schema": {"$ref": REF.format(name="Problem")}, **EXAMPLES.get(status, {})}},
             **({"headers": {"Retry-After": HEADERS["Retry-After"]}} if status == 503 else {}),
         }
         for status, codes in by_status.items()

@@ -10,7 +10,9 @@ from litestar.exceptions import HTTPException
 from litestar.types import Send
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import encode
+from msgspec.structs import replace
 
+from application.archives import Archive, Gone
 from application.errors import ApplicationError, FieldError, Invalid, RateLimited
 from application.language import NOT_BLANK
 from domain.refusals import Refused
@@ -39,7 +41,9 @@ KINDS = {
     "job-finished": Kind(409, "The job has finished", "Nothing more is recorded of it; a retry sends it round again."),
     "lease-lost": Kind(409, "The lease is lost", "Stop the handler and discard its work; another attempt has the job."),
     "conflict": Kind(409, "Conflict with the job's state", "Look at the job, and decide again."),
-    "gone": Kind(410, "Gone", "Retention took it; its archive still has it."),
+    "gone": Kind(
+        410, "Gone", "Retention took it: `archive` names the file that has it, and when. An operator can bring it back."
+    ),
     "precondition-failed": Kind(412, "Precondition failed", "The job has moved on; look at it, and decide again."),
     "too-large": Kind(413, "Too large", "Send less, or save what is large as an artifact and pass its reference."),
     "unsupported-media-type": Kind(415, "Unsupported media type", "Send what the operation's description says."),
@@ -56,7 +60,7 @@ BY_STATUS = {kind.status: code for code, kind in KINDS.items() if code not in ("
 
 
 class Problem(Struct, kw_only=True, frozen=True):
-    """An RFC 9457 problem. `type` is a page of this service that explains the code."""
+    """An RFC 9457 problem. `type` is a page of this service that explains the code; `archive` has what is `gone`."""
 
     type: str
     title: str
@@ -65,6 +69,7 @@ class Problem(Struct, kw_only=True, frozen=True):
     code: Annotated[str, Meta(extra_json_schema={"enum": list(KINDS)})]
     request_id: str
     errors: tuple[FieldError, ...] | UnsetType = UNSET
+    archive: Archive | UnsetType = UNSET
 
 
 class HTTPProblem(ApplicationError):
@@ -82,7 +87,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
         return problem(error.problem_code, str(error), request_id)
     if isinstance(error, Refused | ApplicationError):
         errors = error.errors if isinstance(error, Invalid) and error.errors else UNSET
-        return problem(error.code, str(error), request_id, errors)
+        told = problem(error.code, str(error), request_id, errors)
+        return replace(told, archive=error.archive) if isinstance(error, Gone) else told
     if isinstance(error, HTTPException) and error.status_code in BY_STATUS:
         return problem(BY_STATUS[error.status_code], _words(error), request_id)
     return problem("internal", "the request failed here for a reason that is in the log", request_id)
