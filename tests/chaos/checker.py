@@ -7,7 +7,7 @@ import sys
 import time
 from array import array
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -67,9 +67,9 @@ class Checker:
 
     def check(self, followers: list[LogFollower], marked: list[marks.Mark], say: Callable[[str], None]) -> None:
         say("reading the log")
-        self._read_log()
-        self._check_answers()
-        self._check_steps(marked)
+        self.read_log()
+        self.check_answers()
+        self.check_steps(marked)
         say("comparing what followers saw")
         self._check_followers(followers)
         say("comparing what the servers say")
@@ -82,7 +82,7 @@ class Checker:
     def _differ(self, text: str) -> None:
         self.differences.append(text)
 
-    def _read_log(self) -> None:
+    def read_log(self) -> None:
         before, last, at = GENESIS, 0, BEGINNING
         with psycopg.connect(self._dsn) as connection, connection.cursor("log") as cursor:
             cursor.itersize = 10_000
@@ -125,7 +125,7 @@ class Checker:
         if story.ends and not isinstance(event, Completed | Failed | Cancelled):
             self._differ(f"job {id}: {event} follows its end")
 
-    def _check_answers(self) -> None:
+    def check_answers(self) -> None:
         """What was acknowledged is in the log, and what is in the log was asked for once."""
         keys: dict[str, str] = {}
         for id, story in self._stories.items():
@@ -151,7 +151,7 @@ class Checker:
             if [(one.attempt, one.value) for one in outputs] != [(said.attempt, said.output)]:
                 self._differ(f"job {said.job_id}: the acknowledged {said.step!r} is recorded as {outputs}")
 
-    def _check_steps(self, marked: list[marks.Mark]) -> None:
+    def check_steps(self, marked: list[marks.Mark]) -> None:
         """No step is recorded twice, none runs again once it is recorded, and results are of what was recorded."""
         calls: dict[str, dict[str, list[marks.Mark]]] = defaultdict(lambda: defaultdict(list))
         for mark in marked:
@@ -177,22 +177,33 @@ class Checker:
             self._differ(f"job {id}: {step!r} has an output that no call of its attempt returned")
 
     def _check_followers(self, followers: list[LogFollower]) -> None:
+        positions, versions = self._places()
+        for n, follower in enumerate(followers, 1):
+            if positions and not follower.wait_until(positions[-1]):
+                self._differ(f"follower {n} did not come to the end of the log")
+            follower.close()
+            if follower.versions != versions:
+                self._differ(f"follower {n} saw other versions than there are")
+            self.check_seen(f"follower {n}", follower.positions, positions)
+
+    def check_seen(self, who: str, seen: Sequence[int], there: Sequence[int]) -> None:
+        """Every event once, in order."""
+        missing, strange = len(set(there) - set(seen)), len(set(seen) - set(there))
+        twice = len(seen) - len(set(seen))
+        if missing or strange or twice:
+            self._differ(f"{who} saw {missing} events of {len(there)} not, {twice} twice, {strange} that are not there")
+        elif list(seen) != list(there):
+            self._differ(f"{who} saw events in another order than they have")
+
+    def _places(self) -> tuple["array[int]", "array[int]"]:
+        """Positions and versions of all events."""
         positions, versions = array("q"), array("q")
         with psycopg.connect(self._dsn) as connection, connection.cursor("places") as cursor:
             cursor.itersize = 50_000
             for position, version in cursor.execute(PLACES):
                 positions.append(position)
                 versions.append(version)
-        for n, follower in enumerate(followers, 1):
-            if positions and not follower.wait_until(positions[-1]):
-                self._differ(f"follower {n} did not come to the end of the log")
-            follower.close()
-            if follower.positions != positions or follower.versions != versions:
-                seen, there = set(follower.positions), set(positions)
-                self._differ(
-                    f"follower {n} saw {len(follower.positions)} of {len(positions)} events; {len(there - seen)} miss, "
-                    f"{len(follower.positions) - len(seen)} twice, {len(seen - there)} that are not in the log"
-                )
+        return positions, versions
 
     def _check_servers(self) -> None:
         """Every server tells the same: all jobs, the whole log, and some histories."""
