@@ -190,11 +190,15 @@ class Keyring:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = self._folder / f"{name}.{secrets.token_hex(4)}"
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._folder / name)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self._folder / name)
+        except OSError:
+            part.unlink(missing_ok=True)  # a disk that is full is not to be filled with empty files
+            raise
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)

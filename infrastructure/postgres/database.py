@@ -22,6 +22,8 @@ T = TypeVar("T")
 IDLE, ACTIVE = psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.ACTIVE
 TOO_SLOW = "the database took too long over this; ask for less, or try again"
 SYNCHRONOUS_WAIT = "SyncRepWaitForLSN"
+CANNOT_SERVE = {"08", "25", "53", "57", "58"}
+"""Classes of SQLSTATE that blame no statement: lost, read-only, out of room or connections, told to stop, failing."""
 CONNECT_TIMEOUT = 2
 """Seconds to wait for a connection; also how soon a caller learns that the database is away."""
 
@@ -121,15 +123,16 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection for one piece of work. Raises Unavailable when the server goes away meanwhile."""
+        """A connection for one piece of work. Raises Unavailable when the server goes away, or can do nothing now."""
         connection = self.take()
         try:
             yield connection
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             if connection.closed or connection.broken:
                 self.close()
-                raise Unavailable() from error
-            raise
+            elif not cannot_serve(error):
+                raise
+            raise Unavailable() from error
         finally:
             self.give_back(connection)
 
@@ -145,9 +148,10 @@ class Database:
                 return connection.execute(query, values, binary=True).fetchall()
             except psycopg.errors.QueryCanceled as error:
                 raise Unavailable(TOO_SLOW) from error
-            except (psycopg.OperationalError, psycopg.errors.InvalidTransactionState) as error:
-                broken = connection.closed or connection.broken
-                if not broken:
+            except psycopg.Error as error:
+                if not (connection.closed or connection.broken):
+                    if cannot_serve(error):
+                        raise Unavailable() from error
                     raise
                 self.close()
                 if last_try or (self._patience is not None and time.monotonic() - begun >= self._patience):
@@ -186,3 +190,8 @@ class Database:
             connection.close()
         else:
             self._idle.append(connection)
+
+
+def cannot_serve(error: psycopg.Error) -> bool:
+    """Whether the server refused for what it is in, and will do the same later."""
+    return (error.sqlstate or "")[:2] in CANNOT_SERVE

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+import psutil  # type: ignore[import-untyped]
+
 from tests.chaos import marks
 from tests.chaos.clocks import Clock
 from tests.chaos.disks import Disk
@@ -26,7 +28,7 @@ READY = {
 }
 READY_SECONDS = 90.0
 STOP_SECONDS = 60.0
-DATABASE_MIB, ARTIFACTS_MIB = 3_000, 256
+DATABASE_MIB, ARTIFACTS_MIB, SERVICE_MIB = 3_000, 256, 64
 FIXED_PORTS = (20_000, 32_000)
 
 
@@ -63,6 +65,12 @@ class Member:
         """Tell it to end, as an operator would; its exit status."""
         return self._process.stop(STOP_SECONDS)
 
+    def kill_children(self) -> None:
+        """Of a worker: the processes of plain handlers."""
+        for child in psutil.Process(self._process.process.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
     def suspend(self) -> None:
         self._process.process.send_signal(signal.SIGSTOP)
 
@@ -87,7 +95,7 @@ class Member:
 
 
 class Fleet:
-    """Three servers, two workers, one across HTTP, two projectors; everything they stand on can be struck."""
+    """Three servers, two workers with the database and two across HTTP, two projectors; all of it can be struck."""
 
     def __init__(self, folder: Path, begun: Callable[[str], None]) -> None:
         """`begun` is told what is being started."""
@@ -101,6 +109,7 @@ class Fleet:
         with ExitStack() as stack:
             self.disk = stack.enter_context(Disk(self.folder / "database", DATABASE_MIB))
             self.artifacts = stack.enter_context(Disk(self.folder / "artifacts", ARTIFACTS_MIB))
+            self.service = stack.enter_context(Disk(self.folder / "service", SERVICE_MIB))
             self._say("a database")
             self.postgres = stack.enter_context(Plug(self.disk.folder / "data"))
             self.clock = Clock(self.folder / "clock")
@@ -145,7 +154,8 @@ class Fleet:
         yield self._member("api-3", "api", ["api", "--port", ports[2]], direct, **clock)
         yield self._member("worker-1", "worker", ["worker"], direct, **near)
         yield self._member("worker-2", "worker", ["worker"], across, **near, **clock)
-        yield self._member("worker-far", "far worker", ["worker", "--url", web], None, **far)
+        yield self._member("worker-3", "far worker", ["worker", "--url", web], None, **far)
+        yield self._member("worker-4", "far worker", ["worker", "--url", web], None, **far)
         yield self._member("projector-1", "projector", ["projector"], direct)
         yield self._member("projector-2", "projector", ["projector"], across, **clock)
 
@@ -153,7 +163,7 @@ class Fleet:
         self, name: str, role: Role, arguments: list[str], database: str | None, **environment: str
     ) -> Callable[[], Member]:
         settings = {
-            "JOBLEDGER_DATA": str(self.folder / "service"),
+            "JOBLEDGER_DATA": str(self.service.folder),
             "JOBLEDGER_ARTIFACTS": str(self.artifacts.folder / "store"),
             marks.VARIABLE: str(self.marks),
             **({"DATABASE_URL": database} if database else {}),

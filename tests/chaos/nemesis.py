@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 import psycopg
 
 from tests.chaos.clocks import LIBRARY
+from tests.chaos.disks import Disk
 from tests.chaos.fleet import ROLES, Fleet, Member, Role
 from tests.chaos.network import Network
 
@@ -42,6 +43,7 @@ class Nemesis:
             yield f"{role} killed", lambda role=role: self._killed(role)  # type: ignore[misc]
             yield f"{role} stopped for seconds", lambda role=role: self._suspended(role)  # type: ignore[misc]
             yield f"{role} told to end", lambda role=role: self._replaced(role)  # type: ignore[misc]
+        yield "plain handlers' processes killed", self._plain_killed
         yield "everything killed", self._everything_killed
         yield "database restarted (fast)", lambda: self._restarted(signal.SIGINT)
         yield "database restarted (immediate)", lambda: self._restarted(signal.SIGQUIT)
@@ -49,6 +51,8 @@ class Nemesis:
         yield "database stopped for seconds", self._frozen
         yield "backends terminated", self._backends_terminated
         yield "backend killed", self._backend_killed
+        yield "statements cancelled", self._statements_cancelled
+        yield "database read-only for seconds", self._read_only
         yield "connections exhausted", self._exhausted
         yield "transaction left open", self._transaction_left_open
         yield "table locked", self._table_locked
@@ -62,7 +66,8 @@ class Nemesis:
             yield "clock jumps ahead", lambda: self._clock_off(self._dice.choice(["+90s", "+1h", "+30d"]))
             yield "clock jumps back", lambda: self._clock_off(self._dice.choice(["-90s", "-1h", "-30d"]))
         if self._fleet.disk.mounted:
-            yield "disk of artifacts full", self._artifacts_full
+            yield "disk of artifacts full", lambda: self._full(self._fleet.artifacts)
+            yield "disk of the data folder full", lambda: self._full(self._fleet.service)
             yield "disk of the database full", self._database_full
 
     @contextmanager
@@ -91,6 +96,11 @@ class Nemesis:
         assert status == 0, f"{member.name} ended with {status} when it was told to"
         yield
         member.start()
+
+    @contextmanager
+    def _plain_killed(self) -> Iterator[None]:
+        self._fleet.one("worker", self._dice).kill_children()
+        yield
 
     @contextmanager
     def _everything_killed(self) -> Iterator[None]:
@@ -133,6 +143,29 @@ class Nemesis:
             os.kill(self._dice.choice(pids), signal.SIGKILL)
         yield
         self._fleet.postgres.mend()
+
+    @contextmanager
+    def _statements_cancelled(self) -> Iterator[None]:
+        """As by somebody who takes them for stuck."""
+        with psycopg.connect(self._fleet.postgres.dsn, autocommit=True) as connection:
+            for _ in range(30):
+                connection.execute(f"SELECT pg_cancel_backend(pid) FROM ({BACKENDS} AND state = 'active') AS x")
+                self._last(0.01, 0.1)
+        yield
+
+    @contextmanager
+    def _read_only(self) -> Iterator[None]:
+        """As a primary becomes that hands over to another, or one whose disk is nearly full at some providers."""
+        with psycopg.connect(self._fleet.postgres.dsn, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+            connection.execute("SELECT pg_reload_conf()")
+            try:
+                self._last(2, 5)
+                yield
+            finally:
+                connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
+                connection.execute("SELECT pg_reload_conf()")
 
     @contextmanager
     def _exhausted(self) -> Iterator[None]:
@@ -200,13 +233,13 @@ class Nemesis:
             self._fleet.clock.set("+0")
 
     @contextmanager
-    def _artifacts_full(self) -> Iterator[None]:
-        self._fleet.artifacts.fill()
+    def _full(self, disk: Disk) -> Iterator[None]:
+        disk.fill()
         try:
             self._last(2, 4)
             yield
         finally:
-            self._fleet.artifacts.free()
+            disk.free()
 
     @contextmanager
     def _database_full(self) -> Iterator[None]:

@@ -17,6 +17,8 @@ PIECE = 65_536
 class Network:
     """Passes on what comes to its port, from a thread of its own, to each of `servers` in turn.
 
+    One that takes no connection is passed over.
+
     A server is the path of a Unix socket, or a URL.
     """
 
@@ -24,7 +26,7 @@ class Network:
         self.port = 0
         self.delay = 0.0
         """Seconds by which each piece is late, both ways."""
-        self._servers = itertools.cycle(servers)
+        self._servers, self._count = itertools.cycle(servers), len(servers)
         self._loop = asyncio.new_event_loop()
         self._open = asyncio.Event()
         self._open.set()
@@ -90,7 +92,7 @@ class Network:
             self._tasks.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await _connect(next(self._servers))
+        server_reader, server_writer = await self._connect()
         ends = {writer, server_writer}
         self._writers |= ends
         try:
@@ -99,6 +101,13 @@ class Network:
             self._writers -= ends
             for end in ends:
                 end.transport.abort()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """To the next server that takes the connection."""
+        for _ in range(self._count - 1):
+            with suppress(OSError):
+                return await _connect(next(self._servers))
+        return await _connect(next(self._servers))
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while piece := await reader.read(PIECE):
