@@ -165,8 +165,11 @@ def parser() -> argparse.ArgumentParser:
 
     _retention_of(commands)
 
-    verify = commands.add_parser("verify", help="check a job's bundle offline")
-    verify.add_argument("bundle", help="the file, from GET /v1/audit/jobs/{id}/bundle; - reads standard input")
+    verify = commands.add_parser("verify", help="check a job's bundle, or the archive of a month, offline")
+    bundle = (
+        "the file, from GET /v1/audit/jobs/{id}/bundle or `jobledger retention`; - reads a bundle from standard input"
+    )
+    verify.add_argument("bundle", help=bundle)
     key = "a public key of the log, or a file with some; may be given again"
     verify.add_argument("--key", action="append", required=True, metavar="KEY", help=key)
     verify.add_argument("--json", action="store_true", help="print what was found as JSON")

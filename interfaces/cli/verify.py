@@ -1,4 +1,6 @@
-"""Checks a job's bundle offline: `python verify.py BUNDLE --key KEY`. Needs Python and `cryptography`, nothing else.
+"""Checks a job's bundle, or a month's archive, offline: `python verify.py FILE --key KEY`.
+
+Needs Python and `cryptography`, nothing else.
 
 The key comes from whoever runs the service, by another way than the bundle. What is checked, in this order:
 
@@ -7,17 +9,28 @@ The key comes from whoever runs the service, by another way than the bundle. Wha
 2. The checkpoint's text is signed (Ed25519) by one of the keys given. Format: c2sp.org/signed-note.
 3. The hash of the last event is a leaf of the tree whose size and root the checkpoint states (RFC 9162, 2.1.3.2).
 
-Exit status: 0 proven, 1 not proven, 2 wrong usage or no bundle.
+Of an archive (gzip), in memory that does not grow with it:
+
+1. The checkpoint is signed, as above.
+2. Its tiles of hashes make the root that the checkpoint states: the root of each full tile is the hash at its place in
+   the tile above, and the tiles at the right edge make the root of all (RFC 9162, 2.1.1).
+3. Each event's hash is made as above, jobs and versions are in order, and the hash is the leaf that the event names.
+4. There are as many events as leaves that the tiles mark as the month's.
+
+Exit status: 0 proven, 1 not proven, 2 wrong usage or no such file.
 """
 
 import argparse
+import gzip
 import json
 import sys
+import zlib
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 from uuid import UUID
 
 from cryptography.exceptions import InvalidSignature
@@ -25,6 +38,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 PROVEN, NOT_PROVEN, USAGE = 0, 1, 2
 FORMAT = "jobledger/bundle/1"
+ARCHIVE = "jobledger/archive/1"
+GZIP = b"\x1f\x8b"
+WIDTH, SIZE = 256, 32
+"""Hashes in a full tile, and bytes of a hash."""
 
 
 class Difference(Exception):
@@ -37,8 +54,8 @@ class Unreadable(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check a file and say what is so; the exit status."""
-    parser = argparse.ArgumentParser(prog="verify", description="Check a job's bundle offline.")
-    parser.add_argument("bundle", help="the file; - reads standard input")
+    parser = argparse.ArgumentParser(prog="verify", description="Check a job's bundle, or an archive, offline.")
+    parser.add_argument("bundle", help="the file; - reads a bundle from standard input")
     parser.add_argument(
         "--key", action="append", required=True, metavar="KEY", help="a public key, or a file with some"
     )
@@ -50,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(bundle: str, keys: Sequence[str], *, as_json: bool = False) -> int:
     """The same, for `jobledger verify`."""
     try:
-        found = verify(_read(bundle), [key for given in keys for key in _keys(given)])
+        trusted = [key for given in keys for key in _keys(given)]
+        found = verify_archive(bundle, trusted) if _is_gzip(bundle) else verify(_read(bundle), trusted)
         told: dict[str, Any] = {"proven": True, **found}
         status = PROVEN
     except Difference as difference:
@@ -59,6 +77,11 @@ def run(bundle: str, keys: Sequence[str], *, as_json: bool = False) -> int:
         told, status = {"proven": False, "unreadable": str(reason)}, USAGE
     if as_json:
         print(json.dumps(told))
+    elif status == PROVEN and "month" in told:
+        print(
+            f"{told['month']}: {told['events']} events of {told['jobs']} jobs, proven to be in the log "
+            f"{told['origin']} of {told['size']} events, signed by {', '.join(told['keys'])}"
+        )
     elif status == PROVEN:
         print(
             f"job {told['job_id']}: {told['events']} events, proven to be in the log {told['origin']} of "
@@ -92,6 +115,130 @@ def verify(bundle: bytes, keys: Sequence[str]) -> dict[str, Any]:
         "size": size,
         "keys": signed_by,
     }
+
+
+def verify_archive(path: str, keys: Sequence[str]) -> dict[str, Any]:
+    """What an archive proves to somebody who trusts these public keys. Raises Difference, and Unreadable."""
+    try:
+        with gzip.open(path) as lines, TemporaryFile() as leaves:
+            return _Archive(lines, leaves).check(keys)
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zlib.error) as error:
+        raise Unreadable(f"this is no archive of a month: {type(error).__name__}: {error}") from error
+
+
+class _Archive:
+    """An archive that is being read: the tiles above the leaves are in memory, and the leaves in a file."""
+
+    def __init__(self, lines: Iterable[bytes], leaves: IO[bytes]) -> None:
+        self._lines = iter(lines)
+        self._leaves = leaves
+        self._places: dict[int, tuple[int, bytes]] = {}
+        self._tiles: dict[tuple[int, int], bytes] = {}
+        self._marked = 0
+
+    def check(self, keys: Sequence[str]) -> dict[str, Any]:
+        header = self._next()
+        if header["format"] != ARCHIVE:
+            raise Unreadable(f"the format of this archive is {header['format']!r}; this program knows {ARCHIVE}")
+        origin, size, root, signed_by = _check_note(header["checkpoint"], keys)
+        line = self._next()
+        while "level" in line:
+            self._take(line, size)
+            line = self._next()
+        if self._root(size) != root:
+            raise Difference("the archive's tiles do not make the root that was signed")
+        events, jobs, footer = self._check_events(line, UUID(header["low"]), UUID(header["high"]))
+        if (footer["events"], footer["jobs"]) != (events, jobs) or events != self._marked:
+            raise Difference(
+                f"the archive has {events} events of {jobs} jobs; it says {footer['events']} of {footer['jobs']}, and "
+                f"{self._marked} leaves are marked as the month's"
+            )
+        if next(self._lines, None) is not None:
+            raise Difference("there is more after the archive's footer")
+        told = {"month": header["month"][:7], "jobs": jobs, "events": events}
+        return {**told, "origin": origin, "size": size, "keys": signed_by}
+
+    def _next(self) -> dict[str, Any]:
+        line = next(self._lines, None)
+        if line is None:
+            raise Difference("the archive ends before its footer")
+        read: dict[str, Any] = json.loads(line)
+        return read
+
+    def _take(self, tile: dict[str, Any], size: int) -> None:
+        level, index = int(tile["level"]), int(tile["index"])
+        hashes, where = b64decode(tile["hashes"], validate=True), f"tile {index} of level {level}"
+        width = min(WIDTH, (size >> 8 * level) - index * WIDTH)
+        if width <= 0 or len(hashes) != width * SIZE:
+            raise Difference(f"{where}: it does not have {width} hashes")
+        if width == WIDTH:
+            above, at = self._tiles.get((level + 1, index // WIDTH), b""), index % WIDTH * SIZE
+            if above[at : at + SIZE] != _tree(_split(hashes)):
+                raise Difference(f"{where}: it is not that of the tree that was signed")
+        if level or width < WIDTH:
+            self._tiles[level, index] = hashes
+        if level == 0:
+            marks = bytes.fromhex(tile.get("leaves", ""))
+            self._marked += int.from_bytes(marks, "big").bit_count()
+            self._places[index] = (self._leaves.seek(0, 2), marks)
+            self._leaves.write(hashes)
+
+    def _root(self, size: int) -> bytes:
+        """Made from the tiles that are not full, each with what is to the right of it as its last node."""
+        right: list[bytes] = []
+        level = 0
+        while size >> 8 * level:
+            index, width = divmod(size >> 8 * level, WIDTH)
+            nodes = _split(self._tiles.get((level, index), b"")[: width * SIZE])
+            if len(nodes) != width:
+                raise Difference(f"tile {index} of level {level}: it is missing")
+            if nodes or right:
+                right = [_tree([*nodes, *right])]
+            level += 1
+        return right[0] if right else sha256(b"").digest()
+
+    def _check_events(self, line: dict[str, Any], low: UUID, high: UUID) -> tuple[int, int, dict[str, Any]]:
+        """How many events and jobs there are, and the line that follows them."""
+        events = jobs = version = 0
+        job, hash = UUID(int=0), bytes(SIZE)
+        while "job_id" in line:
+            id, where = UUID(line["job_id"]), f"job {line['job_id']}, version {line['version']}"
+            if id != job:
+                if id < job or not low <= id < high:
+                    raise Difference(f"{where}: the job is out of order, or not of the month")
+                job, version, hash, jobs = id, 0, bytes(SIZE), jobs + 1
+            version, events = version + 1, events + 1
+            if line["version"] != version:
+                raise Difference(f"{where}: it should be version {version}; one is missing, or was added")
+            topic, state = line["topic"].encode(), line["state"].encode()
+            prefix = b"jobledger/event/1\0" + hash + job.bytes + version.to_bytes(8, "big")
+            hash = sha256(prefix + len(topic).to_bytes(4, "big") + topic + state).digest()
+            if line["hash"] != hash.hex():
+                raise Difference(f"{where}: hash differs; the event's content, topic or place was changed")
+            self._check_leaf(int(line["leaf"]), hash, where)
+            line = self._next()
+        return events, jobs, line
+
+    def _check_leaf(self, leaf: int, hash: bytes, where: str) -> None:
+        index, at = divmod(leaf, WIDTH)
+        place, marks = self._places.get(index, (0, b""))
+        if not marks or not marks[at // 8] & 1 << at % 8:
+            raise Difference(f"{where}: leaf {leaf} is not marked as the month's")
+        self._leaves.seek(place + at * SIZE)
+        if self._leaves.read(SIZE) != sha256(b"\0" + hash).digest():
+            raise Difference(f"{where}: the log that was signed does not have this event at leaf {leaf}")
+
+
+def _split(hashes: bytes) -> list[bytes]:
+    return [hashes[at : at + SIZE] for at in range(0, len(hashes), SIZE)]
+
+
+def _tree(nodes: list[bytes]) -> bytes:
+    """The root over nodes that are equally large but for the last, which may be smaller (RFC 9162, 2.1.1)."""
+    if len(nodes) == 1:
+        return nodes[0]
+    half = 1 << (len(nodes) - 1).bit_length() - 1
+    return sha256(b"\1" + _tree(nodes[:half]) + _tree(nodes[half:])).digest()
 
 
 def _check_chain(job: UUID, events: list[dict[str, Any]]) -> bytes:
@@ -170,6 +317,14 @@ def _check_leaf(
         at, end = at >> 1, end >> 1
     if end or made != root:
         raise Difference(f"{where}: the log that was signed does not have this event at leaf {proof['index']}")
+
+
+def _is_gzip(path: str) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return path != "-" and file.read(2) == GZIP
+    except OSError:
+        return False
 
 
 def _read(path: str) -> bytes:

@@ -25,10 +25,12 @@ from infrastructure.postgres.contents import PostgresContents
 from infrastructure.postgres.log_verification import Verifier, plan
 from infrastructure.postgres.projections import VIEWS
 from infrastructure.postgres.schema import health, migrate
-from tests.infrastructure.nodes import ASKED, Node, ask
+from interfaces.cli import verify
+from tests.infrastructure.nodes import ASKED, Node, ask, new_job
 from tests.infrastructure.test_partitions import writing
 from tests.keeping import MONTH, Kept
 from tests.past import at, month_before, some_jobs
+from tests.sealing import Sealing
 
 TABLES = ("events", "jobs", "archived_leaves")
 
@@ -270,6 +272,20 @@ class TestWhatItLeavesBehind:
         assert health(kept.database).positions_rise
 
 
+CHANGED = {
+    "test_in_an_event": "hash differs",
+    "test_in_an_event_with_its_hashes_made_anew": "does not have this event at leaf",
+    "test_by_an_event_less": "20 leaves are marked",
+    "test_by_an_event_in_between": "one is missing, or was added",
+    "test_by_a_job_twice": "out of order",
+    "test_in_a_leaf": "do not make the root",
+    "test_in_what_is_the_months": "is not marked as the month's",
+    "test_by_another_checkpoint": "is not that key's",
+    "test_that_has_no_end": "ends before its footer",
+}
+"""What the program for auditors says of each change."""
+
+
 class TestAnArchiveThatWasChanged:
     def rewritten(self, kept: Kept, change: Callable[[list[Any]], Any], *, recorded: bool = True) -> None:
         """Write it anew, and have the database take it for the one that was written."""
@@ -361,6 +377,67 @@ class TestAnArchiveThatWasChanged:
         kept.file.unlink()
         with pytest.raises(ArchiveRefused, match="set JOBLEDGER_ARCHIVES to where it is"):
             kept.retention.restore(MONTH)
+
+
+class TestWithoutAnythingOfOurs:
+    """`jobledger verify` of an archive: a program that imports nothing of ours."""
+
+    def test_an_archive_proves_itself(self, kept: Kept) -> None:
+        kept.retention.archive(MONTH)
+        keys = kept.sealing.keys.verifiers()
+        found = verify.verify_archive(str(kept.file), keys)
+        assert (found["month"], found["jobs"], found["events"], found["size"]) == (f"{MONTH:%Y-%m}", 6, 20, 41)
+        assert verify.run(str(kept.file), keys) == verify.PROVEN
+        other = Sealing(kept.dsn, kept.folder / "other")
+        other.keys.make()
+        with pytest.raises(verify.Difference, match="none of the keys given signed it"):
+            verify.verify_archive(str(kept.file), other.keys.verifiers())
+        other.close()
+
+    @pytest.mark.parametrize("name", CHANGED)
+    def test_what_was_changed_is_named(self, kept: Kept, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The same changes as above, made by the same tests."""
+        changed = TestAnArchiveThatWasChanged()
+
+        def refused(kept: Kept, change: Callable[[list[Any]], Any], said: str) -> None:
+            kept.retention.archive(MONTH)
+            changed.rewritten(kept, change)
+            with pytest.raises(verify.Difference, match=CHANGED[name]):
+                verify.verify_archive(str(kept.file), kept.sealing.keys.verifiers())
+            assert verify.run(str(kept.file), kept.sealing.keys.verifiers(), as_json=True) == verify.NOT_PROVEN
+
+        monkeypatch.setattr(changed, "refused", refused)
+        getattr(changed, name)(kept)
+
+    def test_a_file_that_is_none_is_told_so(self, kept: Kept) -> None:
+        kept.retention.archive(MONTH)
+        content, file = kept.file.read_bytes(), kept.file
+        for wrong in (content[: len(content) // 2], gzip.compress(b"{}\n"), gzip.compress(b"hello\n")):
+            file.write_bytes(wrong)
+            assert verify.run(str(file), kept.sealing.keys.verifiers()) == verify.USAGE
+
+
+def test_a_month_of_many_tiles_that_others_have_leaves_in(kept: Kept) -> None:
+    """Its jobs end while others of the next month are recorded; some tiles are full, and some are nobody else's."""
+    then, later = (Node(at(kept.dsn, month_before(n) + timedelta(days=5))) for n in (2, 1))
+    with then, later:
+        for count in (300, 20, 3, 150):
+            old = then.create(*[new_job(queue="many") for _ in range(count)])
+            new = later.create(*[new_job(queue="others") for _ in range(count)])
+            for node, queue, ids in ((then, "many", old), (later, "others", new)):
+                assert set(node.claim(count=count, queue=queue)) == set(ids)
+                node.execute(*(Say(report=CompletionReport(job_id=id, attempt=1), worker="w1") for id in ids))
+    kept.settle()
+    before = {table: kept.rows(table) for table in TABLES}
+    row = kept.retention.archive(MONTH)
+    assert (row.jobs, row.events) == (6 + 473, 20 + 3 * 473)
+    assert kept.retention.check(MONTH).size == 41 + 6 * 473
+    found = verify.verify_archive(str(kept.file), kept.sealing.keys.verifiers())
+    assert (found["jobs"], found["events"]) == (row.jobs, row.events)
+    checked = verified(kept)
+    assert (checked.differences, checked.archived) == (0, row.events)
+    kept.retention.restore(MONTH)
+    assert {table: kept.rows(table) for table in TABLES} == before
 
 
 def events_of(lines: list[Any]) -> list[Any]:
