@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import structlog
@@ -42,10 +43,10 @@ def endpoint() -> str | None:
         )
     if not _installed():
         raise NotTraceable(
-            f"traces are to go to {named}, and OpenTelemetry's SDK is not installed: pip install 'jobledger[traces]', "
-            "or unset OTEL_EXPORTER_OTLP_ENDPOINT"
+            f"traces are to go to {_without_secrets(named)}, and OpenTelemetry's SDK is not installed: install "
+            "its extra, `pip install -c requirements.lock '.[traces]'`, or unset OTEL_EXPORTER_OTLP_ENDPOINT"
         )
-    return named
+    return _without_secrets(named)
 
 
 def _installed() -> bool:
@@ -53,6 +54,12 @@ def _installed() -> bool:
         return all(find_spec(f"opentelemetry.{part}") for part in ("sdk", "exporter.otlp.proto.http"))
     except ModuleNotFoundError:
         return False
+
+
+def _without_secrets(address: str) -> str:
+    """An address as it may be told: without a user, a password and a query."""
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def start_tracing() -> Tracing | None:
