@@ -69,7 +69,7 @@ def restored(log: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Res
     try:
         new = server.start()
         program("pg_dump", "--format=custom", f"--file={dump}", log)
-        program("pg_restore", "--exit-on-error", f"--dbname={new}", str(dump))
+        program("pg_restore", "--exit-on-error", "--no-privileges", f"--dbname={new}", str(dump))
         database = Database(new)
         before = health(database)
         with Node(new) as node:
