@@ -154,6 +154,7 @@ class Comparison:
             return
         dsn = self._installed(peer)
         with self._working(peer, dsn, 1):
+            self._picks(peer, dsn, 1)  # the worker has started
             p50, p95 = self._picked(peer, dsn)
             self._note(IDLE_50, peer, p50)
             self._note(IDLE_95, peer, p95)
@@ -166,14 +167,17 @@ class Comparison:
 
     def _picked(self, peer: Peer, dsn: str) -> tuple[float, float]:
         """Milliseconds from the moment before a job is asked for to the start of its handler."""
+        delays = sorted(self._picks(peer, dsn, self._scale.picked)[self._scale.warm :])
+        return statistics.median(delays), delays[int(len(delays) * 0.95)]
+
+    def _picks(self, peer: Peer, dsn: str, count: int) -> list[float]:
         file = self._folder / f"picked-{time.monotonic_ns()}"
-        self._ask(peer, dsn, "pick", self._scale.picked, file)
-        _until(lambda: file.read_text().count("started") >= self._scale.picked, 30)
+        self._ask(peer, dsn, "pick", count, file)
+        _until(lambda: file.read_text().count("started") >= count, 60)
         said = [line.split() for line in file.read_text().splitlines()]
         asked = {n: float(at) for word, n, at in said if word == "asked"}
         started = {n: float(at) for word, n, at in said if word == "started"}
-        delays = sorted((started[str(n)] - asked[str(n)]) * 1000 for n in range(self._scale.warm, self._scale.picked))
-        return statistics.median(delays), delays[int(len(delays) * 0.95)]
+        return [(started[str(n)] - asked[str(n)]) * 1000 for n in range(count)]
 
     def _note(self, measure: str, peer: Peer, value: float) -> None:
         self.values[measure].setdefault(peer.name, []).append(value)
