@@ -78,10 +78,10 @@ def _alone(ledger: Ledger, command: Command) -> list[Any]:
 
 
 def _execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
-    job_ids = {id for command in commands for id in command.job_ids}
+    job_ids = {id.int: id for command in commands for id in command.job_ids}
     keys = {command.idempotency_key for command in commands if command.idempotency_key}
     quotas = {command.quota for command in commands if command.quota}
-    with ledger.batch(job_ids, keys, quotas=quotas) as batch:
+    with ledger.batch(job_ids.values(), keys, quotas=quotas) as batch:
         return [answer(command, batch) for command in commands]
 
 

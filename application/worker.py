@@ -137,7 +137,7 @@ class Worker:
         self._queues = list(queues)
         self._grace = grace
         self._tracing = tracing
-        self._running: dict[tuple[UUID, int], Running] = {}
+        self._running: dict[tuple[int, int], Running] = {}
         self._processes = Processes(min(capacity, os.cpu_count() or 1))
         self._rooms = _rooms(handlers, capacity, self._processes.size)
         self._outbox: deque[Word] = deque()
@@ -403,7 +403,8 @@ class Worker:
     async def _heartbeat(self) -> None:
         """Extend every lease three times within its timeout; all that are due go in one statement."""
         while True:
-            if due := [running for running in self._running.values() if running.next_beat <= self._now()]:
+            now = self._now()
+            if due := [running for running in self._running.values() if running.next_beat <= now]:
                 await self._beat(due)
             soonest = min((running.next_beat for running in self._running.values()), default=self._now() + 1)
             await asyncio.sleep(min(max(soonest - self._now(), 0.02), 0.5))
@@ -451,9 +452,9 @@ def _rooms(handlers: Mapping[str, Handler], capacity: int, processes: int) -> li
     return [Room(kinds, size, most, asyncio.Event()) for kinds, size, most in sizes if kinds]
 
 
-def _held(job: ClaimedJob) -> tuple[UUID, int]:
+def _held(job: ClaimedJob) -> tuple[int, int]:
     """What a worker holds: an attempt. It may be given the next one while it still runs the last, which it lost."""
-    return job.id, job.attempt
+    return job.id.int, job.attempt
 
 
 def _pause(answer: object) -> float:

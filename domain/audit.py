@@ -16,7 +16,7 @@ def chain(previous: bytes, job_id: UUID, version: int, topic: str, state: bytes)
     SHA-256("jobledger/event/1\\0" ‖ previous hash (32 bytes) ‖ job id (16) ‖ version (8, big-endian) ‖ length of
     topic (4, big-endian) ‖ topic (UTF-8) ‖ state as stored).
     """
-    place = job_id.bytes + version.to_bytes(8, "big")
+    place = job_id.int.to_bytes(16, "big") + version.to_bytes(8, "big")
     return sha256(b"".join((_PREFIX, previous, place, _named(topic), state))).digest()
 
 

@@ -38,7 +38,7 @@ class ColumnDumper(Dumper):
 
 
 def uuids(values: Sequence[UUID]) -> Column:
-    return _column(2950, len(values), chain.from_iterable([(_SIZE_16, value.bytes) for value in values]))
+    return _column(2950, len(values), [_SIZE_16 + value.int.to_bytes(16, "big") for value in values])
 
 
 def int2s(values: Sequence[int]) -> Column:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeAlias
 from uuid import UUID
 
 from psycopg import Connection
@@ -135,6 +135,8 @@ on a busy machine looks are slow without there being dead entries."""
 TRIES = 10
 """Statements of one claim by the horizon, at the most."""
 _LAST_ID = UUID(int=2**128 - 1)
+Found: TypeAlias = list[tuple[UUID, int]]
+"""Jobs, and the positions of their last events."""
 
 
 class ReadyJobs:
@@ -152,16 +154,14 @@ class ReadyJobs:
         self._slow = slow
         self._clock = clock
 
-    def find_everywhere(self, connection: Connection, wanted: Ready, count: int) -> dict[UUID, int] | None:
+    def find_everywhere(self, connection: Connection, wanted: Ready, count: int) -> Found | None:
         """What `find` finds, in the round trip of the statements before it; None while claims go by the horizon."""
         begun = self._clock()
         if self.horizon.stretches(wanted, count, begun) is not None:
             return None
         return self._find_everywhere(connection, wanted, count, (), begun)
 
-    def find(
-        self, connection: Connection, wanted: Ready, count: int, taken: Sequence[UUID], now: datetime
-    ) -> dict[UUID, int]:
+    def find(self, connection: Connection, wanted: Ready, count: int, taken: Sequence[UUID], now: datetime) -> Found:
         """Up to `count` jobs and their positions, best first, locked, without those `taken`.
 
         `now` is a moment of this transaction.
@@ -173,13 +173,13 @@ class ReadyJobs:
         picks = self._find_by_horizon(connection, wanted, stretches, count, taken, now)
         if not picks and self.horizon.look_took < AGAIN * self._slow:
             return self._find_everywhere(connection, wanted, count, taken, self._clock())
-        return {pick.id: pick.position for pick in picks}
+        return [(pick.id, pick.position) for pick in picks]
 
     def _find_everywhere(
         self, connection: Connection, wanted: Ready, count: int, taken: Sequence[UUID], begun: float
-    ) -> dict[UUID, int]:
+    ) -> Found:
         query = READY if wanted.namespace is None else READY_WITHIN
-        found = dict(_run(connection, query, everywhere(wanted, count, taken)))
+        found = [(id, at) for id, at in _run(connection, query, everywhere(wanted, count, taken))]
         if self._clock() - begun > self._slow:
             self.horizon.ask(wanted, begun)
         return found

@@ -90,7 +90,7 @@ class Claimer:
         with self._log.batches.connection() as connection, connection.transaction():
             now = connection.execute("SELECT clock_timestamp()").fetchall()[0][0]
             self._reads.clear()
-            ids = list(self._ready.find(connection, wanted, count, [], now))
+            ids = [id for id, _ in self._ready.find(connection, wanted, count, [], now)]
             connection.execute(TAKE, [ids])
         ((_, read),) = self._reads
         return ids, read
