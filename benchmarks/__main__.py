@@ -73,6 +73,7 @@ MEASURES = (
     "video",
     "audit",
     "time_travel",
+    "history",
     "export",
     "views",
 )
@@ -366,6 +367,16 @@ class Bench:
     def time_travel(self) -> None:
         """A job of 10 000 events as it was at its last version."""
         self.note("job of 10,000 events at a version, ms", audit.time_travel(self.database()) * 1000)
+
+    def history(self) -> None:
+        """One job's history, in a log of a million events and in one of `--events` million."""
+        sizes = (1.0, self._events)
+        logs = [self.database() for _ in sizes]
+        for log, events in zip(logs, sizes, strict=True):
+            audit.fill(log, int(events * 1e6))
+        for events, (took, blocks) in zip(sizes, audit.histories(logs), strict=True):
+            self.note(f"history of one job among {events:g} M events, ms", took * 1000)
+            self.note(f"history of one job among {events:g} M events, blocks", blocks)
 
     def export(self) -> None:
         """All events of `--jobs` jobs, four each, read as lines over HTTP, and what that takes of memory."""

@@ -1,7 +1,8 @@
 """What proof costs: sealing a log, verifying it whole, and folding a long history."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from uuid import UUID
@@ -10,6 +11,7 @@ import psycopg
 from msgspec import Raw
 
 from application.commands import execute
+from application.following import History
 from application.jobs import Asked, Create, NewJob
 from application.ledger import Ready
 from application.reports import CompletionReport, ProgressReport, Say
@@ -27,6 +29,22 @@ JOBS = 130_000
 """Of four events each: more than half a million."""
 BATCH = 1_000
 LONG_HISTORY = 10_000
+SOME = 12_500
+"""Jobs of which a large log is made."""
+COPY = """
+INSERT INTO events (originator_id, originator_version, topic, state, hash, notification_id, recorded_at)
+SELECT (left(originator_id::text, 24) || left(md5(originator_id::text || %(n)s::text), 12))::uuid,
+  originator_version, topic, state, hash,
+  notification_id + %(n)s::bigint * (1::bigint << 40), recorded_at
+FROM events WHERE notification_id < (1::bigint << 40)
+"""
+SAMPLE = """
+SELECT originator_id FROM events TABLESAMPLE system (1) REPEATABLE (1) WHERE originator_version = 1 LIMIT 500
+"""
+EXPLAINED = """
+EXPLAIN (ANALYZE, BUFFERS, FORMAT json)
+SELECT * FROM events WHERE originator_id = %s ORDER BY originator_version
+"""
 ANYBODY = Asked(by="key:benchmark")
 UNSEAL = """
 SET session_replication_role = replica;
@@ -108,6 +126,42 @@ def time_travel(address: str) -> float:
     took = median(_timed(lambda: views.fold(id, LONG_HISTORY)) for _ in range(20))
     log.close()
     return took
+
+
+def fill(address: str, events: int) -> None:
+    """A log of about so many events: some jobs, and copies of them under other ids and further positions.
+
+    The copies' hashes are not theirs, which nobody asks when reading.
+    """
+    seed(address, SOME)
+    with psycopg.connect(address, autocommit=True) as connection:
+        for n in range(1, events // (4 * SOME)):
+            connection.execute(COPY, {"n": n})
+        connection.execute("VACUUM ANALYZE events")
+
+
+def histories(addresses: Sequence[str]) -> list[tuple[float, float]]:
+    """For each log, the seconds to read a job's history of four events, and the blocks of the database that it takes.
+
+    Of jobs from all over the log, in turn; each is read before, so that what is not in memory is not what is measured.
+    """
+    logs = [Log(address) for address in addresses]
+    readers = [PostgresViews(log.reads) for log in logs]
+    ids = [[id for (id,) in log.reads.rows(SAMPLE)] for log in logs]
+    took: list[list[float]] = [[] for _ in logs]
+    for turn in zip(*ids, strict=True):
+        for n, id in enumerate(turn):
+            wanted = [History(id, 0)]
+            readers[n].histories(wanted)
+            took[n].append(_timed(partial(readers[n].histories, wanted)))
+    blocks = [
+        [log.reads.rows(EXPLAINED, (id,))[0][0][0]["Plan"] for id in some[:50]]
+        for log, some in zip(logs, ids, strict=True)
+    ]
+    for log in logs:
+        log.close()
+    touched = [median(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans) for plans in blocks]
+    return list(zip(map(median, took), touched, strict=True))
 
 
 def _say(ledger: PostgresLedger, reports: list[ProgressReport] | list[CompletionReport]) -> None:
