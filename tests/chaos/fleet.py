@@ -50,7 +50,8 @@ class Member:
         return self._process.process.poll() is None
 
     def start(self) -> None:
-        """Start it; it may not be ready yet when this returns."""
+        """Start it anew; it may not be ready yet when this returns."""
+        self._process.kill()
         self._ended.append(self._process)
         self._process = self._start()
 

@@ -6,9 +6,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 
+import httpx2
 import psycopg
 
+from infrastructure.postgres.projections import VIEWS
 from tests.chaos.clocks import LIBRARY
 from tests.chaos.disks import Disk
 from tests.chaos.fleet import ROLES, Fleet, Member, Role
@@ -26,7 +29,15 @@ class Nemesis:
     def __init__(self, fleet: Fleet, dice: random.Random) -> None:
         self._fleet = fleet
         self._dice = dice
-        self.faults: dict[str, Fault] = dict(self._all())
+        self._of_members = dict(self._members())
+        self._of_surroundings = dict(self._surroundings())
+        self.faults: dict[str, Fault] = {
+            **self._of_members,
+            **self._of_surroundings,
+            "everything killed": self._everything_killed,
+            "two at once": self._two_at_once,
+            "a view built anew": self._view_rebuilt,
+        }
         """By kind; those that this machine has no means for are left out."""
 
     def left_out(self) -> list[str]:
@@ -38,16 +49,17 @@ class Nemesis:
             missing.append("libfaketime is not installed: jumping clocks are left out")
         return missing
 
-    def _all(self) -> Iterator[tuple[str, Fault]]:
+    def _members(self) -> Iterator[tuple[str, Fault]]:
         for role in ROLES:
-            yield f"{role} killed", lambda role=role: self._killed(role)  # type: ignore[misc]
-            yield f"{role} stopped for seconds", lambda role=role: self._suspended(role)  # type: ignore[misc]
-            yield f"{role} told to end", lambda role=role: self._replaced(role)  # type: ignore[misc]
+            yield f"{role} killed", partial(self._killed, role)
+            yield f"{role} stopped for seconds", partial(self._suspended, role)
+            yield f"{role} told to end", partial(self._replaced, role)
         yield "plain handlers' processes killed", self._plain_killed
-        yield "everything killed", self._everything_killed
-        yield "database restarted (fast)", lambda: self._restarted(signal.SIGINT)
-        yield "database restarted (immediate)", lambda: self._restarted(signal.SIGQUIT)
-        yield "database killed", lambda: self._restarted(signal.SIGKILL)
+
+    def _surroundings(self) -> Iterator[tuple[str, Fault]]:
+        yield "database restarted (fast)", partial(self._restarted, signal.SIGINT)
+        yield "database restarted (immediate)", partial(self._restarted, signal.SIGQUIT)
+        yield "database killed", partial(self._restarted, signal.SIGKILL)
         yield "database stopped for seconds", self._frozen
         yield "backends terminated", self._backends_terminated
         yield "backend killed", self._backend_killed
@@ -56,18 +68,18 @@ class Nemesis:
         yield "connections exhausted", self._exhausted
         yield "transaction left open", self._transaction_left_open
         yield "table locked", self._table_locked
-        yield "network to the database slow", lambda: self._slow(self._fleet.wire)
-        yield "network to the database cut", lambda: self._cut(self._fleet.wire)
-        yield "network to the database silent", lambda: self._silent(self._fleet.wire)
-        yield "network to the servers slow", lambda: self._slow(self._fleet.web)
-        yield "network to the servers cut", lambda: self._cut(self._fleet.web)
-        yield "network to the servers silent", lambda: self._silent(self._fleet.web)
+        yield "network to the database slow", partial(self._slow, self._fleet.wire)
+        yield "network to the database cut", partial(self._cut, self._fleet.wire)
+        yield "network to the database silent", partial(self._silent, self._fleet.wire)
+        yield "network to the servers slow", partial(self._slow, self._fleet.web)
+        yield "network to the servers cut", partial(self._cut, self._fleet.web)
+        yield "network to the servers silent", partial(self._silent, self._fleet.web)
         if LIBRARY is not None:
             yield "clock jumps ahead", lambda: self._clock_off(self._dice.choice(["+90s", "+1h", "+30d"]))
             yield "clock jumps back", lambda: self._clock_off(self._dice.choice(["-90s", "-1h", "-30d"]))
         if self._fleet.disk.mounted:
-            yield "disk of artifacts full", lambda: self._full(self._fleet.artifacts)
-            yield "disk of the data folder full", lambda: self._full(self._fleet.service)
+            yield "disk of artifacts full", partial(self._full, self._fleet.artifacts)
+            yield "disk of the data folder full", partial(self._full, self._fleet.service)
             yield "disk of the database full", self._database_full
 
     @contextmanager
@@ -92,10 +104,12 @@ class Nemesis:
     def _replaced(self, role: Role) -> Iterator[None]:
         """As a deploy does it."""
         member = self._fleet.one(role, self._dice)
-        status = member.end()
-        assert status == 0, f"{member.name} ended with {status} when it was told to"
-        yield
-        member.start()
+        try:
+            status = member.end()
+            assert status == 0, f"{member.name} ended with {status} when it was told to"
+            yield
+        finally:
+            member.start()
 
     @contextmanager
     def _plain_killed(self) -> Iterator[None]:
@@ -113,6 +127,23 @@ class Nemesis:
         self._fleet.postgres.put_in()
         for member in members:
             member.start()
+
+    @contextmanager
+    def _two_at_once(self) -> Iterator[None]:
+        """A process, and something that it stands on."""
+        one, other = self._dice.choice(list(self._of_members)), self._dice.choice(list(self._of_surroundings))
+        with self._of_members[one](), self._of_surroundings[other]():
+            yield
+
+    @contextmanager
+    def _view_rebuilt(self) -> Iterator[None]:
+        """Which nobody is to notice."""
+        name = self._dice.choice(VIEWS).name
+        answer = httpx2.post(
+            f"{self._fleet.urls[0]}/v1/projections/{name}/rebuilds", json={"reason": "chaos"}, timeout=30
+        )
+        assert answer.status_code in (202, 409), answer.text
+        yield
 
     @contextmanager
     def _restarted(self, request: signal.Signals) -> Iterator[None]:

@@ -19,15 +19,19 @@ def report(outcome: Outcome, command: str) -> str:
     """The round as a page of Markdown."""
     plan = outcome.plan
     found = "\n".join(f"* {text}" for text in outcome.violations) or "Nothing was lost, repeated or out of order."
+    machine = f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    load = f"{plan.callers / plan.period:.0f} jobs/s, by {plan.callers} callers with a job every {plan.period:g} s each"
     return f"""# Chaos, {datetime.now(UTC):%Y-%m-%d}
 
-`{command}` on {platform.machine()} with {os.cpu_count()} processors, Python {platform.python_version()}, load average
-{os.getloadavg()[2]:.1f} over the last 15 minutes.
+    {command}
 
-{plan.callers} callers, each a job every {plan.period:g} s ({plan.callers / plan.period:.0f} jobs/s): {outcome.jobs}
-acknowledged jobs, {outcome.events} events, {len(outcome.strikes)} faults in {outcome.seconds / 60:.0f} minutes.
-{outcome.repeated} requests were sent again, followers of the whole log changed servers {outcome.hops} times,
-{outcome.checkpoints} signed checkpoints were kept and found in the log. {" ".join(outcome.left_out)}
+* {machine}, load average {os.getloadavg()[2]:.1f} over the last 15 minutes
+* {load}
+* {outcome.jobs} acknowledged jobs, {outcome.events} events
+* {len(outcome.strikes)} faults in {outcome.seconds / 60:.0f} minutes {" ".join(outcome.left_out)}
+* {outcome.repeated} requests were sent again
+* followers of the whole log changed servers {outcome.hops} times
+* {outcome.checkpoints} signed checkpoints were kept and found in the log
 
 {found}
 
