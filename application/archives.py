@@ -35,6 +35,8 @@ PAGE, PAGE_BYTES = 5_000, 16 * 1024 * 1024
 """Events that are in memory at a time; fewer when they are large."""
 CACHED = 512
 """Tiles of leaves that are in memory, of 8 KiB each; the others are in a temporary file."""
+PIECE = 1024 * 1024
+"""Bytes that are decompressed at a time: a few of a file can stand for very many."""
 LONGEST_LINE = 64 * 1024 * 1024
 COMPRESSION = 3
 GZIP = 16 + zlib.MAX_WBITS
@@ -312,10 +314,14 @@ def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     decompressor = zlib.decompressobj(GZIP)
     rest = b""
     for chunk in chunks:
-        *whole, rest = (rest + decompressor.decompress(chunk)).split(b"\n")
-        if len(rest) > LONGEST_LINE:
-            raise ValueError(f"a line has more than {LONGEST_LINE} bytes")
-        yield from whole
+        while chunk:
+            *whole, rest = (rest + decompressor.decompress(chunk, PIECE)).split(b"\n")
+            if len(rest) > LONGEST_LINE:
+                raise ValueError(f"a line has more than {LONGEST_LINE} bytes")
+            yield from whole
+            chunk = decompressor.unconsumed_tail
+    *whole, rest = (rest + decompressor.flush()).split(b"\n")
+    yield from whole
     if not decompressor.eof or decompressor.unused_data or rest:
         raise ValueError("it is cut off, or goes on after its end")
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.json import encode
 
-from application.archives import Archive, Gone
+from application.archives import Archive, ArchiveView, Gone
 from application.errors import FieldError, Invalid, NotFound
 from application.jobs import Jobs
 from application.readers import Readers
@@ -126,6 +126,10 @@ class Proofs(Protocol):
         """The hashes of the events under a tile of leaves; None where they have left the log."""
         ...
 
+    def archives(self, after: int) -> list[ArchiveView]:
+        """Those with events after a position of the log, the oldest month first."""
+        ...
+
     def archive_under(self, index: int) -> Archive | None:
         """An archive that has events under a tile of leaves."""
         ...
@@ -182,6 +186,10 @@ class Audit:
     async def keys(self) -> list[SealingKey]:
         """The public keys that signed checkpoints, the first one first."""
         return await self._read(self._proofs.sealing_keys)
+
+    async def archives(self, after: int) -> list[ArchiveView]:
+        """The months that left the log and have events after a position, the oldest first."""
+        return await self._read(self._proofs.archives, after)
 
     async def tile(self, level: int, index: int, width: int) -> bytes:
         """The first `width` hashes of a tile. Raises NotFound where there are not as many."""

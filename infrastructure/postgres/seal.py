@@ -8,12 +8,12 @@ import psycopg
 from msgspec import Struct
 
 from application.anchoring import Signed
-from application.archives import Archive
+from application.archives import Archive, ArchiveView
 from application.audit import Access, Action, Place, SealedTo, SealingKey, StoredEvent
 from application.errors import Unavailable
 from application.sealer import Extension, Sealed, Unsealed
 from domain.merkle import WIDTH, widths
-from infrastructure.postgres.archives import archive_with_leaf
+from infrastructure.postgres.archives import archive_with_leaf, listed
 from infrastructure.postgres.columns import byteas, int2s, int8s, texts
 from infrastructure.postgres.database import Database
 
@@ -173,6 +173,9 @@ class PostgresSeal:
             if at < len(positions) and positions[at] == position:
                 return int(index) * WIDTH + at
         return None
+
+    def archives(self, after: int) -> list[ArchiveView]:
+        return listed(self._database, after)
 
     def archive_under(self, index: int) -> Archive | None:
         return archive_with_leaf(self._database, index, None)

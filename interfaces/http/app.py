@@ -20,6 +20,7 @@ from interfaces.http.audit import (
     get_sealing_keys,
     get_tile,
     list_accesses,
+    list_archives,
 )
 from interfaces.http.bulk import cancel_jobs, requeue_jobs
 from interfaces.http.events import get_log
@@ -89,6 +90,7 @@ def create_app(service: Any, *, older_pollers: bool = True) -> ASGIApp:
             get_inclusion,
             get_inclusion_in_job,
             get_sealing_keys,
+            list_archives,
             get_bundle,
             list_accesses,
             list_artifacts,

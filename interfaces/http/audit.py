@@ -9,6 +9,7 @@ from litestar.response import Stream
 from msgspec import Meta, Struct
 from msgspec.json import encode
 
+from application.archives import ArchiveView
 from application.audit import Access, Audit, BundledEvent, Inclusion, SealingKey
 from application.errors import Forbidden, NotFound
 from domain.merkle import WIDTH
@@ -49,6 +50,18 @@ class AccessQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
     cursor: Cursor | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+
+
+class ArchivesQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Only archives with events after this position of the log."""
+
+    after: Cursor | None = None
+
+
+class ArchivePage(Struct, frozen=True):
+    """The months that left the log, the oldest first. A `month` is told by its first day."""
+
+    items: list[ArchiveView]
 
 
 class SealingKeyPage(Struct, frozen=True):
@@ -119,6 +132,21 @@ async def get_inclusion_in_job(request: Request[Any, Any, Any]) -> JSONAnswer:
 async def get_sealing_keys(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     return JSONAnswer(encode(SealingKeyPage(await _audit(request).keys())))
+
+
+@get("/v1/audit/archives", roles=AUDITOR)
+async def list_archives(request: Request[Any, Any, Any]) -> JSONAnswer:
+    after = min(int(query(request, ArchivesQuery).after or 0), LARGEST)
+    if namespace(request) is not None:
+        raise Forbidden("archives have the jobs of all namespaces, and this key is limited to one")
+    return JSONAnswer(encode(ArchivePage(await _audit(request).archives(after))))
+
+
+async def archives_link(request: Request[Any, Any, Any], after: int) -> dict[str, str]:
+    """A header that leads whoever reads the log from a position on to what has left it since then."""
+    if namespace(request) is not None or not await _audit(request).archives(after):
+        return {}
+    return {"Link": f'</v1/audit/archives?after={after}>; rel="archives"'}
 
 
 @get("/v1/audit/jobs/{job_id:str}/bundle", roles=AUDITOR)

@@ -14,6 +14,8 @@ from interfaces.http.artifacts import ArtifactPage, UploadQuery
 from interfaces.http.audit import (
     AccessPage,
     AccessQuery,
+    ArchivePage,
+    ArchivesQuery,
     Bundle,
     ConsistencyQuery,
     PositionQuery,
@@ -165,11 +167,21 @@ OPERATIONS = (
         path="/v1/events",
         id="list_log",
         summary="The whole log, in order",
-        description="Whoever takes it as lines (`application/x-ndjson`) is recorded.",
+        description="Whoever takes it as lines (`application/x-ndjson`) is recorded. Months that left the log are "
+        "passed over: where some have events after `after`, the header Link leads to their archives.",
         tag="audit",
         query=LogQuery,
         request_headers=("Last-Event-ID",),
-        answers=(Answer(200, "Events: a page, or a stream as Accept asks", LogPage, CloudEventPage, also=STREAMS),),
+        answers=(
+            Answer(
+                200,
+                "Events: a page, or a stream as Accept asks",
+                LogPage,
+                CloudEventPage,
+                also=STREAMS,
+                headers=("Link",),
+            ),
+        ),
         problems=("unavailable", "internal"),
     ),
     Operation(
@@ -234,6 +246,17 @@ OPERATIONS = (
         summary="The public keys of the seal, and when each signed",
         tag="audit",
         answers=(Answer(200, "The keys", SealingKeyPage),),
+        problems=("unavailable", "internal"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/audit/archives",
+        id="list_archives",
+        summary="The months that left the log, and the files that have them",
+        description="Jobs of these months are answered `gone`; `jobledger retention` brings them back.",
+        tag="audit",
+        query=ArchivesQuery,
+        answers=(Answer(200, "The archives", ArchivePage),),
         problems=("unavailable", "internal"),
     ),
     Operation(

@@ -13,6 +13,8 @@ from application.errors import FieldError, Invalid
 from application.following import Following, LogEntry, LogFilter
 from application.jobs import EventView, Moment, Name
 from domain.events import TAGS
+from interfaces.http.answers import JSON
+from interfaces.http.audit import archives_link
 from interfaces.http.guard import AUDITOR
 from interfaces.http.requests import asked as asked_by
 from interfaces.http.requests import namespace, query
@@ -92,13 +94,15 @@ async def get_log(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     enveloped, seen = asked.format is not None, last_event_id(request)
     match wanted_format(request):
         case "sse":
-            return sse(_live(following, after if seen is None else seen, wanted, enveloped))
+            after = after if seen is None else seen
+            return sse(_live(following, after, wanted, enveloped), await archives_link(request, after))
         case "ndjson":
             if not request.scope.get("head"):
                 await request.app.state.service.audit.record(
                     asked_by(request).by, "export", filter=request.scope["query_string"].decode()
                 )
-            return ndjson(await begun(_lines(following, after, asked.limit, wanted, enveloped)))
+            lines = await begun(_lines(following, after, asked.limit, wanted, enveloped))
+            return ndjson(lines, await archives_link(request, after))
         case "json":
             limit = asked.limit or 1000
 
@@ -109,7 +113,7 @@ async def get_log(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
             following_page = str(entries[-1].position) if more else None
             items: list[Any] = [_shown(entry, enveloped) for entry in entries]
             page = CloudEventPage(items, following_page) if enveloped else LogPage(items, following_page)
-            return Response(encode(page), media_type="application/json")
+            return Response(encode(page), media_type=JSON, headers=await archives_link(request, after))
 
 
 async def _live(following: Following, after: int, wanted: LogFilter, enveloped: bool) -> AsyncIterator[bytes]:

@@ -57,7 +57,10 @@ HEADERS: dict[str, Json] = {
         "schema": {"type": "string"},
     },
     "Location": {"description": "Where the job or the file is", "schema": {"type": "string"}},
-    "Link": {"description": 'The next page, rel="next"', "schema": {"type": "string"}},
+    "Link": {
+        "description": 'The next page: rel="next"; of the log, what left it: rel="archives"',
+        "schema": {"type": "string"},
+    },
     "Idempotency-Replayed": {
         "description": "true when the key was used before and this is the job of that time",
         "schema": {"type": "string", "enum": ["true"]},

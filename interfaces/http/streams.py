@@ -1,6 +1,6 @@
 """Events as they come: server-sent events (WHATWG HTML, 9.2) and newline-delimited JSON."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 from litestar import Request
@@ -24,6 +24,7 @@ LARGEST = 2**63 - 1
 """The largest version and position that Postgres can be asked for."""
 COMMENT = b": still here\n\n"
 PIECE = 64 * 1024
+NONE: Mapping[str, str] = {}
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -80,12 +81,12 @@ async def begun(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     return whole()
 
 
-def sse(messages: AsyncIterator[bytes]) -> Stream:
-    return Stream(messages, media_type=SSE, headers=UNBUFFERED)
+def sse(messages: AsyncIterator[bytes], headers: Mapping[str, str] = NONE) -> Stream:
+    return Stream(messages, media_type=SSE, headers={**UNBUFFERED, **headers})
 
 
-def ndjson(lines: AsyncIterator[bytes]) -> Stream:
-    return Stream(lines, media_type=NDJSON, headers=UNBUFFERED)
+def ndjson(lines: AsyncIterator[bytes], headers: Mapping[str, str] = NONE) -> Stream:
+    return Stream(lines, media_type=NDJSON, headers={**UNBUFFERED, **headers})
 
 
 async def gather(

@@ -2,6 +2,7 @@
 nothing; the server runs as the role that may read of archives and not move them.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,23 @@ def test_lists_leave_it_out_and_the_others_are_there(archived: Archived) -> None
     assert archived.http.get(f"/v1/jobs/{archived.kept.ids[6]}").status_code == 200
     unknown = archived.http.get(f"/v1/jobs/{str(archived.kept.live)[:-4]}0000")
     assert unknown.status_code == 404
+
+
+def test_readers_of_the_whole_log_are_led_to_what_left_it(archived: Archived) -> None:
+    (listed,) = archived.http.get("/v1/audit/archives").json()["items"]
+    content = archived.kept.file.read_bytes()
+    assert (listed["month"], listed["name"]) == (str(MONTH), archived.kept.file.name)
+    assert (listed["sha256"], listed["bytes"]) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert (listed["jobs"], listed["events"]) == (6, 20)
+    before, last = int(listed["last_position"]) - 1, listed["last_position"]
+    assert int(listed["first_position"]) < before
+    for media_type in ("application/json", "application/x-ndjson", "text/event-stream"):
+        headers = {"Accept": media_type}
+        with archived.http.stream("GET", "/v1/events", params={"after": before}, headers=headers) as answer:
+            assert answer.headers["Link"] == f'</v1/audit/archives?after={before}>; rel="archives"'
+        with archived.http.stream("GET", "/v1/events", params={"after": last}, headers=headers) as answer:
+            assert "Link" not in answer.headers
+    assert archived.http.get("/v1/audit/archives", params={"after": last}).json() == {"items": []}
 
 
 def test_by_its_position_it_is_gone_and_comes_back(archived: Archived) -> None:

@@ -253,6 +253,7 @@ def tour_of_the_seal(tour: Tour, id: str, dsn: str, folder: Path) -> None:
     tour.call("get", proof.replace(id, str(uuid4())), 404)
     tour.call("get", "/v1/audit/inclusion", 404, params={"position": 1})
     tour.call("get", "/v1/audit/keys", 200)
+    tour.call("get", "/v1/audit/archives", 200, params={"after": "0"})
     tour.call("get", bundle, 200)
     tour.call("get", bundle.replace(id, str(uuid4())), 404)
     tour.call("get", "/v1/audit/accesses", 200, params={"limit": 1})
