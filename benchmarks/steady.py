@@ -41,6 +41,7 @@ SELECT (SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'jobs'),
   pg_total_relation_size('leases'), pg_database_size(current_database())
 """
 LEFT = "SELECT count(*) FROM jobs WHERE status = 'queued'"
+STARTED = "SELECT EXISTS (SELECT FROM jobs WHERE status = 'completed')"
 NOW = "SELECT clock_timestamp()"
 HOLD = "SELECT pg_current_xact_id(), count(*) FROM leases"
 
@@ -159,6 +160,7 @@ def table(peak: float, windows: Sequence[Window]) -> str:
 
 def _peak(connection: psycopg.Connection, load: Load) -> float:
     load.create(AHEAD)
+    _until(lambda: _ask(connection, STARTED))
     until, begin = time.perf_counter() + WARM_SECONDS, None
     while begin is None or time.perf_counter() < until:
         if begin is None and time.perf_counter() >= until:
@@ -169,6 +171,7 @@ def _peak(connection: psycopg.Connection, load: Load) -> float:
     query = "SELECT count(*) FROM jobs WHERE finished_at >= %s AND finished_at < %s"
     row = connection.execute(query, (begin, end)).fetchone()
     assert row
+    assert row[0], "nothing was done"
     return float(row[0] / (end - begin).total_seconds())
 
 
