@@ -225,6 +225,8 @@ class Audit:
 
         Raises NotFound for an event that is not there, and Conflict while it is not sealed.
         """
+        if isinstance(place, tuple) and namespace is not None:
+            await self._jobs.get(place[0], namespace)
         found = await self._read(self._at, place)
         if found is None:
             raise await self._absent(place, namespace)

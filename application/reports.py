@@ -257,6 +257,28 @@ class Reports:
         Heartbeats are one statement, and the others one transaction. `by` is the actor, where it is not the worker. A
         job of another than the namespace, if one is given, is as if there were none.
         """
+        if namespace is not None and (foreign := await self._foreign(reports, namespace)):
+            mine = [report for report in reports if report.job_id not in foreign]
+            answers = iter(await self._say_all(worker, mine, trace, by, namespace) if mine else [])
+            return [foreign[r.job_id] if r.job_id in foreign else next(answers) for r in reports]
+        return await self._say_all(worker, reports, trace, by, namespace)
+
+    async def _foreign(
+        self, reports: Sequence[AnyReport | ArtifactReport], namespace: str
+    ) -> dict[UUID, ApplicationError]:
+        """Why jobs are as if there were none; found before a batch would lock them. Heartbeats look by themselves."""
+        ids = list({report.job_id for report in reports if not isinstance(report, Heartbeat)})
+        found = await asyncio.gather(*(self._jobs.check_seen([id], namespace) for id in ids), return_exceptions=True)
+        return {id: error for id, error in zip(ids, found, strict=True) if isinstance(error, ApplicationError)}
+
+    async def _say_all(
+        self,
+        worker: str,
+        reports: Sequence[AnyReport | ArtifactReport],
+        trace: str | None,
+        by: str | None,
+        namespace: str | None,
+    ) -> list[Reported | Exception]:
         beats = [Beat(r.job_id, r.attempt, worker, namespace) for r in reports if isinstance(r, Heartbeat)]
         said = [
             Say(report=r, worker=worker, trace=trace, by=by, namespace=namespace)
@@ -275,6 +297,7 @@ class Reports:
 
     async def hold(self, worker: str, job_id: UUID, attempt: int, namespace: str | None = None) -> Holding:
         """What `worker` holds. Raises NotFound, LeaseLost or JobFinished when it does not."""
+        await self._jobs.check_seen([job_id], namespace)
         command = Hold(job_id=job_id, attempt=attempt, worker=worker, namespace=namespace)
         holding: Holding = await self._jobs.execute(command)
         return holding

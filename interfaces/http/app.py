@@ -63,6 +63,7 @@ from interfaces.http.presentations import (
 )
 from interfaces.http.problems import answer_problem
 from interfaces.http.requests import StrictRequest
+from interfaces.http.safety import safe
 from interfaces.http.tracing import traced
 from interfaces.http.visualizations import create_visualization, get_page, get_visualization
 from interfaces.http.workers import claim_jobs, report
@@ -136,7 +137,7 @@ def create_app(service: Any, *, older_pollers: bool = True) -> ASGIApp:
         openapi_config=None,
         logging_config=None,
     )
-    door = guarded(_with_methods(app), service.keys, service.origins)
+    door = safe(guarded(_with_methods(app), service.keys, service.origins))
     return door if service.tracing is None else traced(door, service.tracing)
 
 

@@ -12,6 +12,7 @@ from msgspec.json import encode
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from interfaces.http.problems import PROBLEM_JSON, RETRY_AFTER, problem
+from interfaces.http.safety import HEADERS
 
 LARGEST_HEAD = 64 * 1024
 MOST_AHEAD = 32
@@ -175,6 +176,8 @@ def _answer(code: str, detail: str) -> bytes:
         f"Content-Type: {PROBLEM_JSON}",
         f"Content-Length: {len(body)}",
         f"X-Request-Id: {told.request_id}",
+        "X-Content-Type-Options: nosniff",
+        *(f"{name.decode()}: {value.decode()}" for name, value in HEADERS),
         *([f"Retry-After: {RETRY_AFTER}"] if status == HTTPStatus.SERVICE_UNAVAILABLE else []),
         "Connection: close",
     )

@@ -266,6 +266,7 @@ async def get_events(request: Request[Any, Any, Any]) -> Response[bytes] | Strea
 async def cancel_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     id, wanted = job_id(request), await json_body(request, Cancellation)
+    await _jobs(request).check_seen([id], namespace(request))
     command = Cancel(job_id=id, reason=wanted.reason, asked=asked(request), if_match=if_match(request))
     return await answer_job(request, await _jobs(request).execute(command))
 
@@ -274,6 +275,7 @@ async def cancel_job(request: Request[Any, Any, Any]) -> JSONAnswer:
 async def retry_job(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     id, wanted = job_id(request), await json_body(request, RetryRequest)
+    await _jobs(request).check_seen([id], namespace(request))
     command = Requeue(
         job_id=id,
         reason=wanted.reason,

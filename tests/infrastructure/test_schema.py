@@ -109,7 +109,11 @@ def test_migrating_again_changes_nothing(own: str) -> None:
 
 def test_writing_the_rows_of_jobs_anew_keeps_them_and_who_may_read_them(own: str) -> None:
     rows = "SELECT row_to_json(jobs)::jsonb FROM jobs ORDER BY id"
-    indexes = "SELECT indexdef FROM pg_indexes WHERE tablename = 'jobs' ORDER BY indexname"
+    indexes = """
+        SELECT indexdef FROM pg_indexes
+        WHERE tablename = 'jobs' AND indexname <> 'jobs_ready_in_namespace' -- of a later migration
+        ORDER BY indexname
+    """
     granted = """
         SELECT has_table_privilege('pg_monitor', 'jobs', 'SELECT'), has_table_privilege('pg_monitor', 'jobs', 'DELETE')
     """

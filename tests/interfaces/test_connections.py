@@ -29,6 +29,7 @@ class OpenService:
     """A service without keys, and with nothing else."""
 
     origins = ()
+    tracing = None
 
     def __init__(self) -> None:
         self.keys = Keys(self)  # type: ignore[arg-type]  # it is asked for no more than these

@@ -1,10 +1,18 @@
 """Open mode: without keys the service serves only this machine, and no foreign page."""
 
-from typing import TYPE_CHECKING
+import asyncio
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+
+from interfaces import bootstrap
+from interfaces.http.app import create_app
+from interfaces.settings import Settings
+from tests.interfaces.conftest import LEAKS
 
 if TYPE_CHECKING:
     from tests.interfaces.conftest import Service
@@ -78,6 +86,76 @@ def test_a_foreign_page_that_asks_first_is_not_let_in(service: "Service", nothin
 @pytest.mark.parametrize("path", ["/livez", "/v1/jobs", "/v1/jobs/x", "/nowhere", "/", "/schema/openapi.json"])
 def test_no_answer_is_taken_for_what_it_does_not_say_it_is(api: str, path: str) -> None:
     assert httpx2.get(f"{api}{path}").headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/livez", 200),
+        ("GET", "/v1/jobs", 200),
+        ("GET", "/v1/jobs/x", 400),
+        ("GET", "/v1/jobs/01a20032-d14b-79ae-8f97-c9b5fd507266", 404),
+        ("GET", "/v1/jobs/01a20032-d14b-79ae-8f97-c9b5fd507266/events", 404),
+        ("GET", "/nowhere", 404),
+        ("PATCH", "/v1/jobs", 405),
+        ("POST", "/v1/jobs", 400),
+        ("GET", "/metrics", 200),
+        ("GET", "/schema/openapi.json", 200),
+        ("GET", "/problems/invalid", 200),
+        ("OPTIONS", "/v1/jobs", 204),
+    ],
+)
+def test_no_answer_is_framed_run_or_followed_back(api: str, method: str, path: str, status: int) -> None:
+    answer = httpx2.request(method, f"{api}{path}")
+    assert answer.status_code == status
+    said = {name: answer.headers.get_list(name) for name in ("content-security-policy", "x-content-type-options")}
+    assert [len(values) for values in said.values()] == [1, 1]
+    assert "default-src 'none'" in said["content-security-policy"][0]
+    assert "frame-ancestors 'none'" in said["content-security-policy"][0]
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["referrer-policy"] in ("no-referrer", "same-origin")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"GET /v1/jobs HTTP/1.1\r\nHost: example.org\r\n\r\n",
+        b"this is no HTTP\r\n\r\n",
+    ],
+)
+def test_nor_is_what_is_answered_before_a_request_is_looked_at(api: str, sent: bytes) -> None:
+    place = urlsplit(api)
+    with socket.create_connection((place.hostname or "", place.port or 0), 30) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(65536), b"")).lower()
+    for header in (
+        b"content-security-policy: default-src 'none'",
+        b"x-content-type-options: nosniff",
+        b"x-frame-options",
+    ):
+        assert answer.count(header) == 1, answer
+
+
+def test_nor_is_a_fault_of_ours(dsn: str, tmp_path: Path) -> None:
+    """Whatever breaks in a handler is a problem without words of the inside, with the same headers."""
+
+    async def story() -> httpx2.Response:
+        service = bootstrap.Service(Settings.model_validate({"DATABASE_URL": dsn, "JOBLEDGER_DATA": tmp_path}))
+        transport = httpx2.ASGITransport(cast("Any", create_app(service)))
+        jobs, service.jobs = service.jobs, cast("Any", None)
+        try:
+            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                return await http.get("/v1/jobs")
+        finally:
+            service.jobs = jobs
+            await service.close()
+
+    answer = asyncio.run(story())
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert not LEAKS.search(answer.text)
 
 
 def test_head_is_answered_wherever_get_is(api: str) -> None:
