@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from importlib.metadata import entry_points
 from multiprocessing import get_context
@@ -77,7 +77,16 @@ from infrastructure.postgres.projections import VIEWS, PostgresCheckpoints, Post
 from infrastructure.postgres.queues import PausedQueues
 from infrastructure.postgres.replica import Replica, ReplicatedViews
 from infrastructure.postgres.retention import PostgresMonths
-from infrastructure.postgres.schema import Health, SchemaNotReady, add_partitions, health, migrate, migrations
+from infrastructure.postgres.schema import (
+    Health,
+    SchemaNotReady,
+    TablesBusy,
+    add_partitions,
+    health,
+    migrate,
+    migrations,
+    too_old,
+)
 from infrastructure.postgres.scout import Scout
 from infrastructure.postgres.seal import PostgresAccesses, PostgresSeal
 from infrastructure.postgres.verifications import PostgresVerifications
@@ -122,6 +131,7 @@ LONG_BEHIND = 30.0
 LONG_TRANSACTION = 30.0
 """Seconds after which an open write transaction, which holds readers of the whole log back, is worth a warning."""
 
+BUSY_TRIES = 20
 LONG_UNSEALED = 60.0
 """Seconds after which an event that is not sealed is worth a warning."""
 
@@ -405,6 +415,8 @@ def _reasons(found: Health) -> list[Finding]:
     if found.schema_version is None or found.schema_version < needed:
         says = f"the schema is at {found.schema_version}, not {needed}; run `jobledger migrate`"
         reasons.append(Finding("schema-behind", says))
+    if (reason := too_old(found.oldest_server)) is not None:
+        reasons.append(Finding("schema-ahead", reason))
     if not found.positions_rise:
         says = "the log was restored into a new cluster; run `jobledger migrate` so that positions rise"
         reasons.append(Finding("log-restored", says))
@@ -421,7 +433,14 @@ def video_tools() -> tuple[list[str], bool, bool]:
 
 
 def migrate_database(settings: Settings) -> list[str]:
-    """Bring the schema up to date with the owner's rights; the migrations applied. Raises Unavailable."""
+    """Bring the schema up to date with the owner's rights; the migrations applied. Raises Unavailable.
+
+    While others use a table that is changed it is tried again, for a minute.
+    """
+    for _ in range(BUSY_TRIES):
+        with suppress(TablesBusy):
+            return _as_owner(settings, migrate)
+        time.sleep(1)
     return _as_owner(settings, migrate)
 
 

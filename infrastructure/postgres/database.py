@@ -9,6 +9,7 @@ from typing import Any, LiteralString, TypeVar
 import psycopg
 from psycopg import Connection, sql
 from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from application.errors import Unavailable
 from infrastructure.postgres.columns import Column, ColumnDumper
@@ -21,6 +22,7 @@ Query = LiteralString | bytes | sql.Composed
 T = TypeVar("T")
 IDLE, ACTIVE = psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.ACTIVE
 TOO_SLOW = "the database took too long over this; ask for less, or try again"
+DEFAULT_PORT = "5432"
 SYNCHRONOUS_WAIT = "SyncRepWaitForLSN"
 CANNOT_SERVE = {"08", "25", "53", "57", "58"}
 """Classes of SQLSTATE that blame no statement: lost, read-only, out of room or connections, told to stop, failing."""
@@ -90,12 +92,13 @@ class Database:
         self._bitmaps = bitmaps
         self._patience = patience
         self._idle: deque[Connection] = deque()
+        self._last: tuple[str, str] | None = None
 
     def connect(self) -> Connection:
         """A new connection in autocommit mode. Raises Unavailable when the server does not answer."""
         try:
             connection = PatientConnection.connect(
-                self._dsn,
+                self._address(),
                 autocommit=True,
                 prepare_threshold=2 if self._prepare else None,
                 connect_timeout=CONNECT_TIMEOUT,
@@ -105,6 +108,7 @@ class Database:
                 keepalives_count=3,
                 tcp_user_timeout=10_000,
             )
+            self._last = connection.info.host, str(connection.info.port)
             connection.patience = self._patience
             connection.add_notice_handler(connection.notice)
             connection.adapters.register_dumper(Column, ColumnDumper)
@@ -120,6 +124,18 @@ class Database:
         except psycopg.OperationalError as error:
             raise Unavailable() from error
         return connection
+
+    def _address(self) -> str:
+        """With several servers in it, the one that answered last stands first: one that is silent costs two seconds."""
+        parts = conninfo_to_dict(self._dsn)
+        hosts = str(parts.get("host") or "").split(",")
+        if self._last is None or len(hosts) == 1 or "hostaddr" in parts:
+            return self._dsn
+        ports = [port or DEFAULT_PORT for port in str(parts.get("port") or "").split(",")]
+        servers = list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False))
+        servers.sort(key=lambda server: server != self._last)
+        first = {"host": ",".join(host for host, _ in servers), "port": ",".join(port for _, port in servers)}
+        return make_conninfo(self._dsn, **first)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

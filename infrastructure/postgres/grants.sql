@@ -4,7 +4,7 @@
 -- The service. The log: it adds, and never changes. An INSERT into `events` needs no right on the partition it ends in,
 -- so months made later need no grant, and partitions cannot be written around their parent.
 GRANT SELECT, INSERT ON events TO jobledger_app;
-GRANT SELECT ON log_epoch, migrations, event_partitions, installation TO jobledger_app;
+GRANT SELECT ON log_epoch, migrations, oldest_server, event_partitions, installation TO jobledger_app;
 GRANT EXECUTE ON FUNCTION safe_position() TO jobledger_app;
 
 -- What can be folded from the log again, and what is not history.
@@ -25,7 +25,7 @@ GRANT SELECT ON archives, archived_leaves TO jobledger_app;
 
 -- Auditors, who read all but secrets: no keys, and not what signs links.
 GRANT SELECT
-  ON events, log_epoch, migrations, event_partitions, jobs, leases, checkpoints, artifact_contents, artifact_holds,
+  ON events, log_epoch, migrations, oldest_server, event_partitions, jobs, leases, checkpoints, artifact_contents, artifact_holds,
     claimers, projections, verifications, resumptions, stats, totals, workers, failures, usage, queue_pauses,
     seal, seal_tiles, seal_keys, seal_checkpoints, accesses,
     archives, archived_leaves TO jobledger_auditor;

@@ -7,7 +7,7 @@ import structlog
 from msgspec import Struct
 from psycopg import Connection
 
-from application.errors import ApplicationError
+from application.errors import ApplicationError, Unavailable
 from infrastructure.postgres.database import Database
 
 log = structlog.get_logger()
@@ -16,6 +16,9 @@ LOCK = """
 SET LOCAL lock_timeout = '60s';
 SELECT pg_advisory_xact_lock(1785684588)  -- "jobl"
 """
+# A table that a migration waits for is waited for by everybody who comes later: not for long, and again a second later.
+TABLES = "SELECT set_config('lock_timeout', %s, true)"
+TABLE_PATIENCE = "2s"
 IS_NEW = "SELECT to_regclass('migrations') IS NULL"
 PREPARE = """
 CREATE TABLE migrations (
@@ -42,13 +45,15 @@ SELECT pg_has_role(relowner, 'USAGE') AND (SELECT count(*) = 2 FROM pg_roles WHE
 FROM pg_class WHERE oid = 'events'::regclass
 """
 ROLES = {"app": "jobledger_app", "auditor": "jobledger_auditor"}
+KNOWS_ITS_SERVERS = "SELECT to_regclass('oldest_server') IS NOT NULL"
+OLDEST_SERVER = "SELECT knows FROM oldest_server"
 HAS_PARTITIONS = "SELECT FROM event_partitions LIMIT 1"
 STATE = """
 SELECT (SELECT max(number) FROM migrations),
   greatest((SELECT max(notification_id) FROM events), (SELECT position FROM seal)) >> 16
     < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
     + (SELECT epoch_offset FROM log_epoch),
-  oldest.pid, oldest.seconds
+  oldest.pid, oldest.seconds, (SELECT knows FROM oldest_server)
 FROM (VALUES (1)) AS one
 LEFT JOIN LATERAL (
   SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds
@@ -66,13 +71,21 @@ class SchemaNotReady(ApplicationError):
     code = "unavailable"
 
 
+class TablesBusy(Unavailable):
+    """Others use a table for longer than a migration waits for it. Nothing was changed."""
+
+
 class Health(Struct, frozen=True):
-    """What the database says of itself: the oldest open write transaction holds readers of the whole log back."""
+    """What the database says of itself: the oldest open write transaction holds readers of the whole log back.
+
+    `oldest_server` is the migration that servers must know to be served by this schema.
+    """
 
     schema_version: int | None
     positions_rise: bool
     oldest_writer_pid: int | None
     oldest_writer_seconds: float | None
+    oldest_server: int = 0
 
 
 class Migration(Struct, frozen=True):
@@ -92,11 +105,14 @@ def migrate(database: Database) -> list[str]:
     """Bring the schema up to date; returns the names of the migrations applied now.
 
     All in one transaction under one advisory lock, so that of two servers starting at once one migrates and the other
-    finds it done. What there is to do needs the owner's rights. Raises Unavailable, and SchemaNotReady without them.
+    finds it done. What there is to do needs the owner's rights. Raises Unavailable, TablesBusy among it; SchemaNotReady
+    without these rights, and where the schema serves newer releases only.
     """
     try:
         with database.connection() as connection, connection.transaction():
             connection.execute(LOCK)
+            connection.execute(TABLES, (TABLE_PATIENCE,))
+            _check_that_we_are_served(connection)
             if connection.execute(IS_NEW).fetchone() == (True,):
                 connection.execute(PREPARE)
             applied = _apply_missing(connection)
@@ -106,6 +122,8 @@ def migrate(database: Database) -> list[str]:
             _add_partitions(connection)
             if connection.execute(IS_TO_GRANT, ROLES).fetchone() == (True,):
                 connection.execute(files(__package__).joinpath("grants.sql").read_bytes())
+    except psycopg.errors.LockNotAvailable as error:
+        raise TablesBusy("others use a table that a migration changes; nothing was changed; try again") from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise SchemaNotReady(
             f"the schema has to be brought up to date, and this role may not: {error.diag.message_primary}; run "
@@ -130,9 +148,26 @@ def health(database: Database) -> Health:
         with database.connection() as connection:
             row = connection.execute(STATE, prepare=False).fetchone()
     except psycopg.errors.UndefinedTable as error:
-        raise SchemaNotReady("the database has no jobledger schema; run `jobledger migrate`") from error
+        raise SchemaNotReady(
+            "the database has no jobledger schema, or an older one; run `jobledger migrate`"
+        ) from error
     assert row is not None
     return Health(*row)
+
+
+def too_old(oldest_server: int) -> str | None:
+    """Why a schema does not serve this release, if it does not."""
+    known = migrations()[-1].number
+    if oldest_server <= known:
+        return None
+    return f"the schema serves releases that know migration {oldest_server}, and this one knows {known}: upgrade it"
+
+
+def _check_that_we_are_served(connection: Connection) -> None:
+    if connection.execute(KNOWS_ITS_SERVERS).fetchone() == (True,):
+        row = connection.execute(OLDEST_SERVER).fetchone()
+        if row is not None and (reason := too_old(row[0])) is not None:
+            raise SchemaNotReady(reason)
 
 
 def _add_partitions(connection: Connection) -> int:

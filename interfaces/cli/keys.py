@@ -34,7 +34,10 @@ def admit(settings: Settings) -> str | None:
     with key_store(settings) as store:
         keys = [key for _, key in store.all()]
         if not keys:
-            created = make_key(store, NewKey(name="admin", role="admin"), BY)
+            try:
+                created = make_key(store, NewKey(name="admin", role="admin"), BY)
+            except KeyConflict:  # another server, which starts at the same moment, was first
+                return None
             print(f"jobledger admin key (shown this once; make others with it): {created.secret}", flush=True)
             return None
     if any(key.role == "admin" and key.revoked_at is None for key in keys):

@@ -24,6 +24,7 @@ class Live(Struct, frozen=True):
 Code = Literal[
     "database-away",
     "schema-behind",
+    "schema-ahead",
     "log-restored",
     "position-stalled",
     "seal-unknown",

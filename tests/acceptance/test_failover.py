@@ -1,6 +1,7 @@
 """A server is replaced by its standby: nothing that was acknowledged is lost, and nobody has to be restarted."""
 
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -117,6 +118,24 @@ def test_a_server_that_is_read_only_counts_as_away(plug: Plug) -> None:
             node.create(new_job())
         standby.ask("SELECT pg_promote()")
         node.create(new_job())
+
+
+def test_a_machine_that_is_silent_is_not_asked_first_by_every_new_connection(postgres: str) -> None:
+    """It takes connections and says nothing, as one behind a network that drops everything."""
+    sockets = postgres.partition("host=")[2].partition("&")[0]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        database = Database(f"postgresql://postgres@/postgres?host=127.0.0.1,{sockets}&port={port},5432")
+        silent.settimeout(30)
+        first = database.connect()
+        asked, _ = silent.accept()
+        silent.settimeout(0)
+        second = database.connect()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+        assert {first.info.host, second.info.host} == {sockets}
+        for each in (first, second, asked):
+            each.close()
 
 
 def test_events_that_others_add_while_a_migration_runs_do_not_raise_the_epoch(dsn: str) -> None:
