@@ -34,6 +34,7 @@ END $$;
 ALTER ROLE jobledger_owner SET idle_in_transaction_session_timeout = '60s';
 ALTER ROLE jobledger_app SET idle_in_transaction_session_timeout = '10s';
 ALTER ROLE jobledger_app SET statement_timeout = '60s';
+ALTER ROLE jobledger_app SET jit = off;
 ALTER ROLE jobledger_auditor SET idle_in_transaction_session_timeout = '60s';
 ALTER ROLE jobledger_auditor SET statement_timeout = '15min';
 ALTER ROLE jobledger_auditor SET default_transaction_read_only = on;
