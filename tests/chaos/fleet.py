@@ -130,6 +130,11 @@ class Fleet:
     ) -> None:
         self._stack.__exit__(kind, error, traceback)
 
+    @property
+    def dsn(self) -> str:
+        """The address of the database itself, past the network."""
+        return self.postgres.dsn
+
     def one(self, role: Role, dice: random.Random) -> Member:
         return dice.choice([member for member in self.members if member.role == role])
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -84,8 +85,8 @@ class Round:
 
     def run(self) -> Outcome:
         begun = time.monotonic()
-        with Fleet(self._folder, lambda what: self._say(f"starting {what}")) as fleet:
-            nemesis = Nemesis(fleet, random.Random(self._plan.seed))
+        with self._fleet(lambda what: self._say(f"starting {what}")) as fleet:
+            nemesis = self._nemesis(fleet, random.Random(self._plan.seed))
             for missing in nemesis.left_out():
                 self._say(missing)
             doors = Doors(fleet.urls)
@@ -97,7 +98,7 @@ class Round:
                 strikes = [self._strike(kind, nemesis, fleet) for kind in self._kinds(nemesis)]
                 self._calm_after(strikes)
                 self._say("letting all jobs end")
-            checker = Checker(fleet.postgres.dsn, fleet.urls, self._witness, self._folder)
+            checker = Checker(fleet.dsn, fleet.urls, self._witness, self._folder)
             checker.check(followers, marks.read(fleet.marks), self._say)
         return Outcome(
             plan=self._plan,
@@ -112,6 +113,14 @@ class Round:
             seconds=time.monotonic() - begun,
         )
 
+    def _fleet(self, begun: Callable[[str], None]) -> Any:
+        """What is struck."""
+        return Fleet(self._folder, begun)
+
+    def _nemesis(self, fleet: Any, dice: random.Random) -> Any:
+        """What strikes it."""
+        return Nemesis(fleet, dice)
+
     def _load(self, doors: Doors, stack: ExitStack) -> None:
         plan = self._plan
         for n in range(plan.callers):
@@ -121,7 +130,7 @@ class Round:
         stack.enter_context(closing(Hand(doors, self._witness, self._enough, seed=plan.seed)))
         stack.enter_context(closing(Auditor(doors, self._witness, self._enough, seed=plan.seed)))
 
-    def _kinds(self, nemesis: Nemesis) -> Iterator[str]:
+    def _kinds(self, nemesis: Any) -> Iterator[str]:
         """Each kind in each turn, in another order, until time is up."""
         dice = random.Random(self._plan.seed)
         until = time.monotonic() + 60 * (self._plan.minutes or 0)
@@ -134,7 +143,7 @@ class Round:
             if self._plan.minutes is None:
                 return
 
-    def _strike(self, kind: str, nemesis: Nemesis, fleet: Fleet) -> Strike:
+    def _strike(self, kind: str, nemesis: Any, fleet: Any) -> Strike:
         fleet.wait_until_ready()
         time.sleep(self._plan.calm)
         begun = time.monotonic()
