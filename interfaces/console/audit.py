@@ -47,7 +47,7 @@ async def show_log(request: Request[Any, Any, Any]) -> Response[Any]:
 
 
 @get("/audit", roles=AUDITOR)
-async def show_audit(request: Request[Any, Any, Any]) -> Response[str]:
+async def show_audit(request: Request[Any, Any, Any]) -> Response[Any]:
     wanted = query(request, AccessQuery)
     audit: Audit = request.app.state.service.audit
     before = min(int(wanted.cursor), LARGEST) if wanted.cursor is not None else LARGEST

@@ -15,6 +15,7 @@ from msgspec.json import decode, encode
 from msgspec.json import format as indented
 
 from application.keys import ANYBODY, Role, Unauthenticated
+from interfaces.console.compression import takes_gzip, zipped
 from interfaces.console.timeline import details
 from interfaces.http.guard import AUDITOR, CLIENT, OPERATOR, READER, caller_of
 from interfaces.http.problems import KINDS, Problem, answer_problem
@@ -55,8 +56,10 @@ PLACES = (
 )
 
 
-def page(request: Request[Any, Any, Any], template: str, status: int = 200, **values: Any) -> Response[str]:
-    """A page of ours, with what its caller may go to."""
+def page(
+    request: Request[Any, Any, Any], template: str, status: int = 200, *, secret: bool = False, **values: Any
+) -> Response[bytes]:
+    """A page of ours, with what its caller may go to. It is `secret` if a signed link stands in it."""
     caller = caller_of(request.scope)
     html = (
         _templates()
@@ -70,7 +73,13 @@ def page(request: Request[Any, Any, Any], template: str, status: int = 200, **va
             **values,
         )
     )
-    return Response(html, status_code=status, media_type=MediaType.HTML, headers=HEADERS)
+    content, headers = html.encode(), dict(HEADERS)
+    if not secret:
+        headers["Vary"] = "Accept-Encoding"
+        if takes_gzip(request):
+            content = zipped(content)
+            headers["Content-Encoding"] = "gzip"
+    return Response(content, status_code=status, media_type=MediaType.HTML, headers=headers)
 
 
 def places(request: Request[Any, Any, Any]) -> list[Place]:

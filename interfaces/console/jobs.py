@@ -79,6 +79,7 @@ async def show_job(request: Request[Any, Any, Any]) -> Response[Any]:
     return page(
         request,
         "job.html",
+        secret=True,
         job=job,
         events=events,
         timeline=draw(events, datetime.now(UTC)),

@@ -10,5 +10,5 @@ from interfaces.http.guard import CLIENT
 
 
 @get("/new", roles=CLIENT)
-async def show_new(request: Request[Any, Any, Any]) -> Response[str]:
+async def show_new(request: Request[Any, Any, Any]) -> Response[Any]:
     return page(request, "new.html", most_slides=MOST_SLIDES)

@@ -39,7 +39,7 @@ class Bin(Struct, frozen=True):
 
 
 @get("/overview", roles=OPERATOR)
-async def show_overview(request: Request[Any, Any, Any]) -> Response[str]:
+async def show_overview(request: Request[Any, Any, Any]) -> Response[Any]:
     query(request, NoQuery)
     seen, operations = namespace(request), _operations(request)
     jobs: Jobs = request.app.state.service.jobs
@@ -68,14 +68,14 @@ async def show_overview(request: Request[Any, Any, Any]) -> Response[str]:
 
 
 @get("/failures", roles=OPERATOR)
-async def show_failures(request: Request[Any, Any, Any]) -> Response[str]:
+async def show_failures(request: Request[Any, Any, Any]) -> Response[Any]:
     wanted = query(request, FailuresQuery)
     found = await _read(request, _operations(request).failures, namespace(request), wanted.limit, wanted.cursor)
     return page(request, "failures.html", failures=found[0], following=found[1])
 
 
 @get("/workers", roles=OPERATOR)
-async def show_workers(request: Request[Any, Any, Any]) -> Response[str]:
+async def show_workers(request: Request[Any, Any, Any]) -> Response[Any]:
     wanted = query(request, WorkersQuery)
     after, limit = wanted.cursor or "", wanted.limit
     found = await _read(request, _operations(request).workers, namespace(request), wanted.seen_within, after, limit + 1)
@@ -84,7 +84,7 @@ async def show_workers(request: Request[Any, Any, Any]) -> Response[str]:
 
 
 @get("/queues", roles=OPERATOR)
-async def show_queues(request: Request[Any, Any, Any]) -> Response[str]:
+async def show_queues(request: Request[Any, Any, Any]) -> Response[Any]:
     wanted = query(request, NamesQuery)
     after, limit = wanted.cursor or "", wanted.limit
     found = await _read(request, _operations(request).queues, namespace(request), after, limit + 1)
@@ -93,7 +93,7 @@ async def show_queues(request: Request[Any, Any, Any]) -> Response[str]:
 
 
 @get("/projections", roles=OPERATOR)
-async def show_projections(request: Request[Any, Any, Any]) -> Response[str]:
+async def show_projections(request: Request[Any, Any, Any]) -> Response[Any]:
     query(request, NoQuery)
     return page(request, "projections.html", projections=await _read(request, _operations(request).projections))
 

@@ -153,12 +153,6 @@ def test_the_list_filters_pages_and_lives(console: Console, look: Look) -> None:
     expect(page.get_by_text("No job matches")).to_be_visible()
 
 
-def test_the_first_page_is_light(console: Console) -> None:
-    for _ in range(50):
-        console.create(queue="light", labels={"shelf": "a"})
-    assert len(console.http.get("/jobs?queue=light").content) <= 60_000
-
-
 def test_the_slider_grows_while_it_stands_in_the_past(console: Console, look: Look) -> None:
     id = console.create(queue="grows")
     page = look(f"{console.url}/jobs/{id}?at_version=1")
