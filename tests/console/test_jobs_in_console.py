@@ -107,6 +107,17 @@ def test_the_slider_travels_through_the_versions(console: Console, look: Look) -
     expect(page.locator("#travel .badge")).to_have_text("completed")
 
 
+def test_a_step_of_the_slider_that_gets_no_answer_is_asked_again(console: Console, look: Look) -> None:
+    id = console.create(queue="asked-again")
+    console.http.post(f"/v1/jobs/{id}/cancellations", json={"reason": "a test"}).raise_for_status()
+    page = look(f"{console.url}/jobs/{id}", strict=False)  # a request without an answer is an error to the browser
+    expect(page.locator("#travel .badge")).to_have_text("cancelled")
+    expect(page.locator("#seal[data-again]")).to_have_count(0)  # from now on nothing else asks
+    page.route("**/jobs/*?at_version=1", lambda route: route.abort(), times=1)
+    page.get_by_role("slider", name="Version").press("Home")
+    expect(page.locator("#travel .badge")).to_have_text("queued")
+
+
 def test_a_job_is_cancelled_and_requeued_with_a_reason(console: Console, look: Look) -> None:
     id = console.create(queue="courses")
     page = look(f"{console.url}/jobs/{id}")

@@ -5,6 +5,7 @@ const EVERY = 2000; // milliseconds; `data-again="2"` is every second time
 const told = new Map();
 let underWay = null;
 let onceMore = false;
+let retry = 0;
 
 export function begin() {
   for (const part of document.querySelectorAll("[data-part]")) told.set(part.id, part.innerHTML);
@@ -16,7 +17,8 @@ export function begin() {
   }, EVERY);
 }
 
-// Whether the server answered. Asked for while one is under way, it is done once more after it.
+// Whether the server answered; if not, it is asked again by and by. Asked for while one is under way, it is done once
+// more after it.
 export async function refresh() {
   if (underWay) {
     onceMore = true;
@@ -37,20 +39,27 @@ async function load(address) {
   try {
     answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store" });
   } catch {
-    connection("reconnecting…");
-    return false;
+    return lost();
   }
   if (answer.redirected && new URL(answer.url).pathname === "/sign-in") {
     location.assign(answer.url);
     return false;
   }
+  if (answer.status === 503) return lost();
   if (!answer.ok) {
-    connection(answer.status === 503 ? "reconnecting…" : `refused (${answer.status})`);
+    connection(`refused (${answer.status})`);
     return false;
   }
   replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
   connection(document.querySelector("[data-finished]") ? "" : "live");
   return true;
+}
+
+function lost() {
+  connection("reconnecting…");
+  clearTimeout(retry);
+  retry = setTimeout(refresh, EVERY);
+  return false;
 }
 
 function replace(fresh) {
