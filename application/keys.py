@@ -159,9 +159,13 @@ class Keys:
             self._looking = asyncio.ensure_future(self._look())
         await asyncio.shield(self._looking)
 
-    async def is_open(self) -> bool:
-        """Whether there never was a key. Raises Unavailable while that is not known."""
-        if self._known is None:
+    async def is_open(self, *, to_a_key: bool = False) -> bool:
+        """Whether there never was a key. Raises Unavailable while that is not known.
+
+        Somebody who sends a key has reason to believe that there are some: it is looked again after they came.
+        """
+        came = time.monotonic()
+        while self._known is None or (to_a_key and not self._known and self._looked_at < came):
             await self.look()
         return not self._known
 

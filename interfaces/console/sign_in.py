@@ -29,7 +29,7 @@ async def sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
         form = await request.form()
     secret, wanted = str(form.get("key", "")).strip(), _own_path(str(form.get("next", "/")))
     keys: Keys = request.app.state.service.keys
-    if await keys.is_open():
+    if await keys.is_open(to_a_key=True):
         return _to(wanted)
     try:
         await keys.caller(secret)

@@ -105,7 +105,7 @@ class _Named:
 async def _caller(keys: Keys, named: _Named, method: str) -> Caller | ApplicationError:
     """Who asks, or why that is not known. A cookie, which browsers send unasked, changes nothing for another page."""
     try:
-        if await keys.is_open():
+        if await keys.is_open(to_a_key=_sends_a_key(named)):
             return ANYBODY
     except ApplicationError as unknown:
         return unknown
@@ -118,6 +118,10 @@ async def _caller(keys: Keys, named: _Named, method: str) -> Caller | Applicatio
         return await keys.caller(secret)
     except ApplicationError as refusal:
         return refusal
+
+
+def _sends_a_key(named: _Named) -> bool:
+    return bool(named.authorizations) or COOKIE.encode() in named.cookie
 
 
 def _secret(named: _Named) -> tuple[str | ApplicationError, bool]:

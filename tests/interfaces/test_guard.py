@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -9,9 +10,14 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from application.keys import NewKey, make_key
+from infrastructure.postgres.database import Database
+from infrastructure.postgres.keys import PostgresKeys
 from interfaces import bootstrap
 from interfaces.http.app import create_app
+from interfaces.http.guard import COOKIE
 from interfaces.settings import Settings
+from tests.infrastructure.nodes import migrated
 from tests.interfaces.conftest import LEAKS
 
 if TYPE_CHECKING:
@@ -156,6 +162,61 @@ def test_nor_is_a_fault_of_ours(dsn: str, tmp_path: Path) -> None:
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
     assert not LEAKS.search(answer.text)
+
+
+def test_an_open_service_that_is_sent_a_key_looks_whether_there_are_keys_by_now(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    """Nothing looks for keys beside the requests here, as if the next look were still to come."""
+    dsn = migrated(new_database())
+
+    async def story() -> tuple[list[Any], list[int]]:
+        service = bootstrap.Service(Settings.model_validate({"DATABASE_URL": dsn, "JOBLEDGER_DATA": tmp_path}))
+        transport = httpx2.ASGITransport(cast("Any", create_app(service)))
+        try:
+            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                key = {"Authorization": "Bearer jl_admin_nonsense"}
+                before = await http.post("/v1/jobs", json={"kind": "k", "input": 1}, headers=key)
+                database = Database(dsn)
+                secret = make_key(PostgresKeys(database), NewKey(name="first", role="admin"), "test").secret
+                database.close()
+                key = {"Authorization": f"Bearer {secret}"}
+                after = await http.post("/v1/jobs", json={"kind": "k", "input": 1}, headers=key)
+                without = await http.get("/v1/jobs")
+                by = []
+                for answer in (before, after):
+                    path = f"/v1/jobs/{answer.json()['id']}/events"
+                    by.append((await http.get(path, headers=key)).json()["items"][0]["by"])
+                return by, [before.status_code, after.status_code, without.status_code]
+        finally:
+            await service.close()
+
+    assert asyncio.run(story()) == (["anonymous", "key:first"], [202, 202, 401])
+
+
+@pytest.mark.parametrize("sent", ["a cookie", "a form"])
+def test_a_key_in_a_cookie_or_a_form_makes_it_look_too(
+    new_database: Callable[[], str], tmp_path: Path, sent: str
+) -> None:
+    dsn = migrated(new_database())
+
+    async def story() -> httpx2.Response:
+        service = bootstrap.Service(Settings.model_validate({"DATABASE_URL": dsn, "JOBLEDGER_DATA": tmp_path}))
+        transport = httpx2.ASGITransport(cast("Any", create_app(service)))
+        try:
+            assert await service.keys.is_open()
+            database = Database(dsn)
+            secret = make_key(PostgresKeys(database), NewKey(name="first", role="admin"), "test").secret
+            database.close()
+            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                if sent == "a cookie":
+                    return await http.get("/jobs", headers={"Cookie": f"{COOKIE}={secret}"})
+                return await http.post("/sign-in", data={"key": secret}, headers={"Origin": "http://localhost"})
+        finally:
+            await service.close()
+
+    answer = asyncio.run(story())
+    assert ("key:first" in answer.text) if sent == "a cookie" else (COOKIE in answer.headers["set-cookie"])
 
 
 def test_head_is_answered_wherever_get_is(api: str) -> None:
