@@ -568,6 +568,24 @@ def test_a_cookie_changes_nothing_for_a_page_of_another_origin(closed: Closed) -
         assert httpx2.post(url, json=body, headers={**cookie, **foreign}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [operation for operation in OPERATIONS if operation.method != "get"],
+    ids=lambda operation: operation.id,
+)
+def test_no_call_that_changes_something_is_made_for_another_page(closed: Closed, operation: Any) -> None:
+    """Browsers send the cookie of somebody who is signed in unasked; it counts for the console's own pages only."""
+    cookie = {"Cookie": f"{COOKIE}={closed.secrets['admin']}"}
+    url = f"{closed.urls[0]}{path_of(operation)}"
+    for origin in (None, "https://example.org", "null", f"{closed.urls[0]}.example.org", closed.urls[1]):
+        headers = cookie if origin is None else {**cookie, "Origin": origin}
+        refused = httpx2.request(operation.method, url, content=b"{}", headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden"), origin
+        assert "a page of this service only" in refused.json()["detail"]
+    own = httpx2.request(operation.method, url, content=b"{}", headers={**cookie, "Origin": closed.urls[0]})
+    assert own.status_code not in (401, 403), own.text
+
+
 class TestMakingThem:
     def test_the_first_one_is_an_admin_s(self, new_database: Callable[[], str], closed: Closed) -> None:
         dsn = migrated(new_database())
