@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from domain.job import Status
 
 INLINE = "jobs"
-"""The view that is written with the events: it can be verified, and is never behind."""
+"""The view that is written with the events: it is never behind, and is rebuilt in place."""
 MOST_COUNTED = 10_000
 """What may be very many is counted up to here: events that a projection is behind, jobs of a lane."""
 
@@ -47,9 +47,13 @@ class DifferenceView(Struct, frozen=True, kw_only=True):
 
 
 class VerificationView(Struct, frozen=True, kw_only=True):
-    """A comparison with a fresh fold up to `checkpoint`. `compared` counts what was folded so far."""
+    """A comparison with a fresh fold up to `checkpoint`. `compared` counts what was folded so far.
+
+    One that `mends` is a rebuild of the inline view: what differed was brought up to its fold.
+    """
 
     state: Literal["asked", "running", "done"]
+    mends: bool
     generation: int | None
     asked_at: datetime
     asked_by: str

@@ -21,11 +21,12 @@ EXAMPLES = 20
 
 
 class Verification(Struct, frozen=True):
-    """One that this verifier does; `generation` is None for the inline view."""
+    """One that this verifier does; `generation` is None for the inline view, which it `mends` where that was asked."""
 
     id: int
     name: str
     generation: int | None
+    mends: bool
 
 
 class Kept(Struct, frozen=True):
@@ -73,6 +74,10 @@ class Verifications(Protocol):
         """The inline view beside its streams, some jobs at a time: how many, and which differ."""
         ...
 
+    def mend(self, found: Sequence[DifferenceView]) -> None:
+        """Bring the rows of jobs that differ, and their leases, up to the fold of their streams."""
+        ...
+
     def end(self, verification: Verification, verdict: Verdict) -> None:
         """Record it, and whether a generation that is built may serve. Raises Taken."""
         ...
@@ -114,6 +119,7 @@ class Verifier:
             "projection.verified",
             projection=verification.name,
             generation=verification.generation,
+            mended=verification.mends,
             compared=verdict.compared,
             differences=verdict.differences,
             error=verdict.error,
@@ -156,6 +162,8 @@ class Verifier:
             compared += jobs
             count += len(found)
             examples += found[: EXAMPLES - len(examples)]
+            if found and verification.mends:
+                self._verifications.mend(found)
             self._verifications.beat(verification, compared)
         return Verdict(compared=compared, differences=count, examples=examples)
 

@@ -107,6 +107,14 @@ def _rebuilds(bench: Bench, dsn: str) -> None:
                 begun = time.perf_counter()
                 assert verifier.run_once()
                 bench.note(f"verification of {name}, events/s", events / (time.perf_counter() - begun))
+            connection.execute("TRUNCATE jobs")
+            operator.rebuild("jobs", "key:benchmark", "benchmark")
+            begun = time.perf_counter()
+            assert verifier.run_once()
+            bench.note("rebuild of jobs, all rows gone, events/s", events / (time.perf_counter() - begun))
+            operator.verify("jobs", "key:benchmark", "benchmark")
+            assert verifier.run_once()
+            assert _one(connection, "SELECT differences FROM verifications ORDER BY id DESC LIMIT 1") == 0
 
 
 def _steady(bench: Bench) -> None:

@@ -44,6 +44,16 @@ FROM unnest(%b::uuid[], %b::int8[], %b::int8[], %b::text[], %b::int4[], %b::floa
     updated_at, started_at, finished_at)
 WHERE jobs.id = x.id
 """
+# What a job was created with, which nothing changes but a rebuild of the view.
+REPLACE = """
+UPDATE jobs
+SET namespace = x.namespace, kind = x.kind, queue = x.queue, priority = x.priority,
+  max_attempts = x.max_attempts, input = x.input, labels = x.labels::jsonb, created_at = x.created_at
+FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::int2[], %b::int4[], %b::bytea[], %b::text[],
+    %b::timestamptz[], %b::int8[], %b::int8[], %b::timestamptz[])
+  AS x (id, namespace, kind, queue, priority, max_attempts, input, labels, created_at, version, position, run_at)
+WHERE jobs.id = x.id
+"""
 COLUMNS = """
 id, namespace, kind, queue, jobs.status, progress, step, message, jobs.attempt, max_attempts, jobs.worker, input,
 result, error, labels, priority, artifacts, created_at, updated_at, started_at, finished_at, run_at, heartbeat_at,
@@ -121,6 +131,13 @@ def move_jobs(connection: Connection, jobs: Sequence[Job], positions: Sequence[i
     """Bring rows up to their jobs, given with the positions of their last events."""
     if jobs:
         connection.execute(MOVE, _moved_columns(jobs, positions), binary=True)
+
+
+def replace_jobs(connection: Connection, jobs: Sequence[Job], positions: Sequence[int]) -> None:
+    """Bring all of rows up to their jobs, also what they were created with, given with their last positions."""
+    if jobs:
+        connection.execute(REPLACE, _new_columns(jobs, positions), binary=True)
+        move_jobs(connection, jobs, positions)
 
 
 class PostgresViews:

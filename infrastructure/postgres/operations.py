@@ -1,7 +1,7 @@
 """What operators are shown, and what they ask for."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 import psycopg
 from msgspec.json import Decoder
@@ -47,7 +47,7 @@ ORDER BY name
 """
 VERIFICATIONS = """
 SELECT DISTINCT ON (name) name, beat_at IS NOT NULL, generation, asked_at, asked_by, finished_at, compared, checkpoint,
-  differences, examples, error, reason
+  differences, examples, error, reason, mends
 FROM verifications
 ORDER BY name, id DESC
 """
@@ -62,6 +62,9 @@ RETURNING generation
 VERIFY = """
 INSERT INTO verifications (name, generation, asked_by, reason)
 SELECT %(name)s, (SELECT generation FROM projections WHERE name = %(name)s AND state = 'live'), %(by)s, %(reason)s
+"""
+REBUILD_INLINE = """
+INSERT INTO verifications (name, mends, asked_by, reason) VALUES (%(name)s, true, %(by)s, %(reason)s)
 """
 RESUME = """
 WITH parked AS (
@@ -123,7 +126,8 @@ class PostgresOperations:
 
     def rebuild(self, name: str, by: str, reason: str) -> None:
         if name == INLINE:
-            raise Conflict("the view of jobs is written with the events; it can be verified, not rebuilt")
+            self._ask(REBUILD_INLINE, name, by, reason)
+            return
         view = self._known(name)
         with self._database.connection() as connection:
             try:
@@ -137,9 +141,12 @@ class PostgresOperations:
     def verify(self, name: str, by: str, reason: str) -> None:
         if name != INLINE:
             self._known(name)
+        self._ask(VERIFY, name, by, reason)
+
+    def _ask(self, statement: LiteralString, name: str, by: str, reason: str) -> None:
         with self._database.connection() as connection:
             try:
-                connection.execute(VERIFY, {"name": name, "by": by, "reason": reason})
+                connection.execute(statement, {"name": name, "by": by, "reason": reason})
             except psycopg.errors.UniqueViolation as error:
                 raise Conflict(f"{name!r} is being verified already") from error
 
@@ -221,9 +228,11 @@ def _parked(row: tuple[Any, ...]) -> ParkedView | None:
 
 
 def _verification(row: tuple[Any, ...]) -> VerificationView:
-    begun, generation, asked_at, asked_by, finished_at, compared, checkpoint, differences, examples, error, reason = row
+    begun, generation, asked_at, asked_by, finished_at, compared, checkpoint, differences, examples, error = row[:10]
+    reason, mends = row[10:]
     return VerificationView(
         state="done" if finished_at else "running" if begun else "asked",
+        mends=mends,
         generation=generation,
         asked_at=asked_at,
         asked_by=asked_by,

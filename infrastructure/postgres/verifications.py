@@ -1,6 +1,6 @@
 """Verifications: who does which, and what is kept beside what the log says."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -15,10 +15,10 @@ from application.verifier import Kept, Taken, Verdict, Verification, shown
 from domain.events import decode
 from domain.job import Job
 from infrastructure.postgres.archives import MOVING
-from infrastructure.postgres.columns import uuids
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.jobs import COLUMNS, job_view
 from infrastructure.postgres.projections import ARCHIVED, View, carried_generation
+from infrastructure.postgres.rewriting import rewrite, streams_of
 
 TAKE = """
 UPDATE verifications
@@ -30,7 +30,7 @@ WHERE id = (
   LIMIT 1
   FOR UPDATE SKIP LOCKED
 )
-RETURNING id, name, generation, beat_at
+RETURNING id, name, generation, mends, beat_at
 """
 # The beat is the token of who does it: nobody else knows it.
 BEAT = """
@@ -65,11 +65,6 @@ ROWS = f"""
 SELECT {COLUMNS} FROM jobs LEFT JOIN leases ON false WHERE id > %b AND id <= %b
   AND NOT EXISTS (SELECT FROM archives WHERE id >= low AND id < high AND {MOVING})
 """  # noqa: S608  the columns are ours
-STREAMS = """
-SELECT originator_id, notification_id, state FROM events
-WHERE originator_id = ANY(%b::uuid[]) AND originator_id BETWEEN %b AND %b
-ORDER BY originator_id, originator_version
-"""
 SILENT_SECONDS = 10.0
 AT_A_TIME = 500
 FIRST_ID, LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
@@ -90,8 +85,8 @@ class PostgresVerifications:
             row = connection.execute(TAKE, (self._silent,), binary=True).fetchone()
         if row is None:
             return None
-        self._beats[row[0]] = row[3]
-        return Verification(*row[:3])
+        self._beats[row[0]] = row[4]
+        return Verification(*row[:4])
 
     def beat(self, verification: Verification, compared: int) -> None:
         with self._database.connection() as connection:
@@ -121,11 +116,16 @@ class PostgresVerifications:
                 ids = [row[0] for row in connection.execute(NEXT_IDS, (after, AT_A_TIME), binary=True)]
                 last = ids[-1] if len(ids) == AT_A_TIME else LAST_ID
                 stored = {row[0]: job_view(row) for row in connection.execute(ROWS, (after, last), binary=True)}
-                streams = _streams(connection, ids)
+                streams = streams_of(connection, ids)
             yield len(ids), _differing(stored, streams)
             if last == LAST_ID:
                 return
             after = last
+
+    def mend(self, found: Sequence[DifferenceView]) -> None:
+        ids = sorted(UUID(difference.key[0]) for difference in found)
+        with self._database.connection() as connection, connection.transaction():
+            rewrite(connection, ids)
 
     def end(self, verification: Verification, verdict: Verdict) -> None:
         values = (
@@ -151,15 +151,6 @@ class PostgresVerifications:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield connection
             connection.execute("COMMIT")
-
-
-def _streams(connection: Connection, ids: list[UUID]) -> dict[UUID, list[tuple[int, bytes]]]:
-    """The positions and the states of the events of jobs."""
-    streams: dict[UUID, list[tuple[int, bytes]]] = {id: [] for id in ids}
-    if ids:
-        for id, position, state in connection.execute(STREAMS, (uuids(ids), ids[0], ids[-1]), binary=True):
-            streams[id].append((position, state))
-    return streams
 
 
 def _differing(stored: dict[UUID, JobView], streams: dict[UUID, list[tuple[int, bytes]]]) -> list[DifferenceView]:

@@ -259,7 +259,9 @@ def _doing(projection: Json) -> str:
     if verification := projection["verification"]:
         differences = verification["differences"]
         found = verification["error"] or ("" if differences is None else f", {differences} differences")
-        said.append(f"verification is {verification['state']}{found}")
+        said.append(
+            f"{'rebuild in place' if verification['mends'] else 'verification'} is {verification['state']}{found}"
+        )
     return "; ".join(said)
 
 

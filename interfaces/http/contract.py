@@ -563,7 +563,8 @@ OPERATIONS = (
         summary="Build a view anew from the first event on, while the old one serves",
         tag="operations",
         description="A projector builds it, compares it with a fresh fold, and puts it in the place of the old one; "
-        "`rebuild` says how far that is. Of `jobs`, which is written with the events, it is a conflict.",
+        "`rebuild` says how far that is. `jobs`, which is written with the events, is compared with its fold and "
+        "mended where it differs, job by job; `verification` says how far that is.",
         body=Because,
         example={"reason": "a total is wrong"},
         answers=(Answer(202, "The projection", ProjectionView),),

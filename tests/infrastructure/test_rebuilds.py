@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from application.operations import ProjectionView
 from application.projector import Projector
+from application.reports import CompletionReport
 from application.verifier import Taken, Verdict, Verifier
 from domain.refusals import Conflict
 from infrastructure.postgres.operations import PostgresOperations
@@ -195,6 +197,46 @@ def test_the_inline_view_is_compared_job_by_job(office: Office) -> None:
         {"progress": 0.0, "message": None},
     )
     assert (removed.key, removed.stored, removed.folded["queue"]) == ([str(ids[600])], None, "inline")
+
+
+TAMPERED = (
+    "UPDATE jobs SET status = 'completed', progress = 1, finished_at = now(), version = version + 7 WHERE id = %s",
+    "UPDATE jobs SET input = '{}', namespace = 'elsewhere', labels = '{\"a\": \"b\"}', priority = 9 WHERE id = %s",
+    "DELETE FROM jobs WHERE id = %s",
+    "UPDATE jobs SET id = gen_random_uuid() WHERE id = %s",
+    "WITH gone AS (DELETE FROM leases WHERE job_id = %s RETURNING job_id) "
+    "UPDATE jobs SET status = 'queued' FROM gone WHERE id = job_id",
+)
+
+
+def test_the_inline_view_is_rebuilt_in_place(office: Office) -> None:
+    (finished,) = office.node.started(new_job(queue="office"))
+    office.node.say(CompletionReport(job_id=finished, attempt=1, result=Raw(b"1")))
+    right, leases = rows_of_jobs(office), leases_of_jobs(office)
+    ids = [id for (id,) in ask(office.dsn, "SELECT id FROM jobs WHERE status = 'running' ORDER BY id")]
+    for id, statement in zip(ids, TAMPERED, strict=False):
+        ask(office.dsn, statement.encode(), [id])  # type: ignore[arg-type]
+    ask(office.dsn, "UPDATE jobs SET status = 'running', finished_at = NULL WHERE id = %s", [finished])
+    office.operator.rebuild("jobs", "key:test", BECAUSE)
+    with pytest.raises(Conflict):
+        office.operator.rebuild("jobs", "key:test", BECAUSE)
+    assert office.verifier.run_once()
+    told = office.projection("jobs").verification
+    assert told is not None
+    assert (told.state, told.mends, told.differences, told.asked_by) == ("done", True, 7, "key:test")
+    assert rows_of_jobs(office) == right
+    assert leases_of_jobs(office) == leases
+    assert office.verified("jobs").differences == 0
+    for id in ids:
+        office.node.say(CompletionReport(job_id=id, attempt=1, result=Raw(b"1")))
+
+
+def rows_of_jobs(office: Office) -> list[Any]:
+    return ask(office.dsn, "SELECT * FROM jobs ORDER BY id")
+
+
+def leases_of_jobs(office: Office) -> list[Any]:
+    return ask(office.dsn, "SELECT job_id, attempt, worker, heartbeat_timeout FROM leases ORDER BY job_id")
 
 
 def test_what_was_skipped_is_recorded_and_left_out(office: Office) -> None:
