@@ -4,7 +4,10 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from tests.conftest import Start
 
 Json = Any
+STALLS = timedelta(seconds=3)
+"""What a server may be late because others keep the machine busy."""
 ALLOWED = {
     "create_job": CLIENT,
     "create_jobs": CLIENT,
@@ -275,6 +280,28 @@ def test_a_revoked_key_is_of_no_use_on_any_server(closed: Closed) -> None:
         assert here.get("/v1/jobs").status_code == 401
         eventually(lambda: there.get("/v1/jobs").status_code == 401, 5)
         assert "revoked" in there.get("/v1/jobs").json()["detail"]
+
+
+def test_a_revocation_holds_on_every_server_within_two_seconds(closed: Closed) -> None:
+    """Told by the clock of what is recorded: between the revocation and the last job that the key was let in with."""
+    closed.make("hurried", "client")
+
+    def last_let_in(server: int) -> datetime:
+        latest, until = "", time.monotonic() + 60
+        with closed.http("hurried", server) as http:
+            while (answer := http.post("/v1/jobs", json={"kind": "k", "input": 1, "queue": "hurried"})).is_success:
+                latest = answer.json()["created_at"]
+                assert time.monotonic() < until
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+        return datetime.fromisoformat(latest)
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(last_let_in, server) for server in range(2)]
+        # By the command line, which tells no server of it.
+        assert closed.command("revoke", "hurried", DATABASE_URL=closed.dsn).returncode == 0
+        latest = [one.result(90) for one in asked]
+    ((revoked_at,),) = ask(closed.dsn, "SELECT revoked_at FROM keys WHERE name = 'hurried'")
+    assert max(latest) - revoked_at <= timedelta(seconds=2) + STALLS
 
 
 @pytest.mark.parametrize("waiting", ["a stream", "a claim"])
