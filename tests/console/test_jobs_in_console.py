@@ -1,5 +1,6 @@
 """Jobs in a browser: asked for, watched through a crash, looked at as they were, cancelled and requeued."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,53 @@ def test_a_file_is_a_question_too(console: Console, look: Look, question_file: P
     page.get_by_role("button", name="Make a page").click()
     page.wait_for_url("**/jobs/*")
     assert console.job(page.url.rsplit("/", 1)[1])["input"] == {"question": "What is 15 % of 80?"}
+
+
+def test_a_file_is_dropped(console: Console, look: Look) -> None:
+    page = look(f"{console.url}/new")
+    dropped = page.evaluate_handle("""() => {
+        const carried = new DataTransfer();
+        carried.items.add(new File(["What is 20 % of 60?"], "question.txt", { type: "text/plain" }));
+        return carried;
+    }""")
+    card = page.locator("section.card", has=page.locator("form[data-question]"))
+    card.dispatch_event("dragover", {"dataTransfer": dropped})
+    expect(card).to_have_class("card over")
+    card.dispatch_event("drop", {"dataTransfer": dropped})
+    expect(card).to_have_class("card")
+    page.get_by_role("button", name="Make a page").click()
+    page.wait_for_url("**/jobs/*")
+    assert console.job(page.url.rsplit("/", 1)[1])["input"] == {"question": "What is 20 % of 60?"}
+    expect(page.locator("#state .badge")).to_have_text("completed")
+
+
+@pytest.mark.parametrize("given", ["typed", "a file"])
+def test_a_deck_is_given_as_json(console: Console, look: Look, tmp_path: Path, given: str) -> None:
+    deck = {"title": "As JSON", "slides": [{"title": "One", "bullets": ["a"], "seconds": 1}], "size": "720p"}
+    page = look(f"{console.url}/new")
+    page.get_by_text("Or as JSON").click()
+    if given == "typed":
+        page.get_by_label("Deck", exact=True).fill(json.dumps(deck))
+    else:
+        file = tmp_path / "deck.json"
+        file.write_text(json.dumps(deck))
+        page.get_by_label("Or a .json file").set_input_files(file)
+        expect(page.get_by_label("Deck", exact=True)).to_have_value(json.dumps(deck))
+    page.get_by_role("button", name="Make a video").click()
+    page.wait_for_url("**/jobs/*")
+    expect(page.locator("video")).to_be_visible()
+    asked = console.job(page.url.rsplit("/", 1)[1])["input"]
+    assert (asked["title"], asked["size"]) == ("As JSON", "720p")
+    assert [(slide["title"], slide["bullets"]) for slide in asked["slides"]] == [("One", ["a"])]
+
+
+def test_json_that_is_none_is_told(console: Console, look: Look) -> None:
+    page = look(f"{console.url}/new", strict=False)  # a refused request is an error to the browser
+    page.get_by_text("Or as JSON").click()
+    page.get_by_label("Deck", exact=True).fill('{"title": ')
+    page.get_by_role("button", name="Make a video").click()
+    expect(page.locator("form[data-deck] .answer")).not_to_be_empty()
+    expect(page).to_have_url(f"{console.url}/new")
 
 
 def test_a_deck_is_filled_in_and_its_video_plays(console: Console, look: Look) -> None:
@@ -82,6 +130,39 @@ def test_a_page_lives_through_the_crash_of_its_server(dsn: str, start: Any, look
     expect(page.locator("#events .version")).to_have_text(["1", "2", "3", "4", "5"])
     expect(page.locator("#timeline .stretch.step")).to_have_count(2)
     console.http.close()
+
+
+def test_what_happens_while_the_server_of_a_page_is_dead_is_shown_once(
+    dsn: str, start: Any, look: Look, port: int
+) -> None:
+    """The worker's server lives on, so steps are made that the page's server can only tell of when it is back."""
+    server = start("api", "--port", str(port), DATABASE_URL=dsn)
+    other = Console(start("api", "--port", "0", DATABASE_URL=dsn).url)
+    kind = f"dead-{port}"
+    id = other.create(kind=kind, queue=kind)
+    other.claim(kind)
+    page = look(f"{server.url}/jobs/{id}", strict=False)
+    log = look(f"{server.url}/log?kind={kind}", strict=False)
+    told = log.locator(".row.event b")
+    for n in range(1, 4):
+        other.report(id, "progressed", progress=n / 10, step=f"step-{n}", output=n)
+    expect(page.locator("#events .version")).to_have_text(["1", "2", "3", "4", "5"])
+    expect(told).to_have_count(5)
+    server.kill()
+    expect(page.locator("#connection")).to_have_text("reconnecting…")
+    expect(log.locator("#connection")).to_have_text("reconnecting…")
+    for n in range(4, 8):
+        other.report(id, "progressed", progress=n / 10, step=f"step-{n}", output=n)
+    again = start("api", "--port", str(port), DATABASE_URL=dsn)
+    assert again.url == server.url
+    expect(page.locator("#timeline .stretch.step")).to_have_count(7)
+    other.report(id, "completed", result=7)
+    expect(page.locator("#state .badge")).to_have_text("completed")
+    expect(page.locator("#events .version")).to_have_text([str(n) for n in range(1, 11)])
+    expect(page.locator("#timeline .stretch.step")).to_have_count(7)
+    expect(told).to_have_text(["job.completed", *["job.progressed"] * 7, "job.started", "job.created"])
+    expect(log.locator(".row.event a")).to_have_text([re.compile(f" v{n}$") for n in range(10, 0, -1)])
+    other.http.close()
 
 
 def test_the_slider_travels_through_the_versions(console: Console, look: Look) -> None:
