@@ -5,13 +5,14 @@ from typing import Any
 
 import httpx2
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from application.keys import NewKey, Role, make_key
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.keys import PostgresKeys
 from interfaces.http.guard import COOKIE
-from tests.console.conftest import Console, Look
+from tests.console.conftest import Console, Look, Theme
 
 PAGES = {
     "client": ["Jobs", "New"],
@@ -71,6 +72,20 @@ def test_a_key_opens_the_page_that_was_asked_for_until_somebody_signs_out(
     assert page.context.cookies() == []
     page.goto(f"{closed.url}/jobs")
     expect(page).to_have_title("Sign in · jobledger")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_to_sign_in_is_fit_for_all(closed: Console, look: Look, theme: Theme) -> None:
+    page = look(f"{closed.url}/jobs", theme=theme, width=360, strict=False)  # a refused key is an error to the browser
+    expect(page.get_by_label("Key")).to_be_focused()
+    page.keyboard.type("jl_client_" + "x" * 300)
+    for _ in range(2):
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        results = Axe().run(page)
+        assert not results.violations_count, results.generate_report()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("not known")
+    assert page.context.cookies() == []
 
 
 @pytest.mark.parametrize("role", PAGES)
