@@ -55,6 +55,7 @@ ALLOWED = {
     "list_sealing_keys": AUDITOR,
     "get_bundle": AUDITOR,
     "list_accesses": AUDITOR,
+    "list_archives": AUDITOR,
     "requeue_jobs": OPERATOR,
     "list_projections": OPERATOR,
     "rebuild_projection": OPERATOR,
