@@ -159,7 +159,8 @@ class Fleet:
         yield self._member("api-2", "api", ["api", "--port", ports[1]], across)
         yield self._member("api-3", "api", ["api", "--port", ports[2]], direct, **clock)
         yield self._member("worker-1", "worker", ["worker"], direct, **near)
-        # None has a clock: one under libfaketime, which has locks of its own, stood still once, all threads together.
+        # Workers have none, since they start processes: libfaketime 0.9.10 locks its list of condition variables, and a
+        # process that is forked while another thread has that lock waits for it for ever, and its parent with it.
         yield self._member("worker-2", "worker", ["worker"], across, **near)
         yield self._member("worker-3", "far worker", ["worker", "--url", web], None, **far)
         yield self._member("worker-4", "far worker", ["worker", "--url", web], None, **far)
