@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.console.conftest import Console, Look
+from tests.waiting import eventually
 
 
 def test_a_question_is_typed_and_its_page_is_shown(console: Console, look: Look) -> None:
@@ -96,7 +97,7 @@ def test_a_deck_is_filled_in_and_its_video_plays(console: Console, look: Look) -
     page.wait_for_url("**/jobs/*")
     video = page.locator("video")
     expect(video).to_be_visible()
-    page.wait_for_function("document.querySelector('video').readyState >= 1")
+    eventually(lambda: video.evaluate("video => video.readyState >= 1"))  # waiting in the page itself needs eval
     assert video.evaluate("async (video) => { video.muted = true; await video.play(); return video.duration }") > 4
     asked = console.job(page.url.rsplit("/", 1)[1])["input"]
     assert [slide["title"] for slide in asked["slides"]] == ["First", "Second"]
