@@ -10,7 +10,7 @@ from psycopg import Connection
 from domain.events import decode
 from domain.job import Job
 from infrastructure.postgres.columns import float8s, int4s, texts, uuids
-from infrastructure.postgres.jobs import LOCK, insert_jobs, move_jobs, replace_jobs
+from infrastructure.postgres.jobs import LOCK, insert_jobs, replace_jobs
 
 log = structlog.get_logger()
 STREAMS = """
@@ -49,11 +49,9 @@ def rewrite(connection: Connection, ids: Sequence[UUID]) -> None:
     streams = streams_of(connection, ids)
     jobs = [job for id in ids if streams[id] and (job := _folded(id, streams[id])) is not None]
     positions = {job.id: streams[job.id][-1][0] for job in jobs}
-    for write, some in (
-        (_insert, [job for job in jobs if job.id not in there]),
-        (replace_jobs, [job for job in jobs if job.id in there]),
-    ):
-        write(connection, some, [positions[job.id] for job in some])
+    missing = [job for job in jobs if job.id not in there]
+    insert_jobs(connection, missing, [positions[job.id] for job in missing], {})
+    replace_jobs(connection, jobs, [positions[job.id] for job in jobs])
     unfounded = [id for id in ids if not streams[id]]
     connection.execute(REMOVE, (uuids(unfounded),), binary=True)
     connection.execute(LET_GO, (uuids([*unfounded, *(job.id for job in jobs if not job.held)]),), binary=True)
@@ -82,8 +80,3 @@ def _folded(id: UUID, stream: list[tuple[int, bytes]]) -> Job | None:
     except MsgspecError:
         log.exception("stream.unreadable", job_id=str(id))
         return None
-
-
-def _insert(connection: Connection, jobs: Sequence[Job], positions: Sequence[int]) -> None:
-    insert_jobs(connection, jobs, positions, {})
-    move_jobs(connection, jobs, positions)
