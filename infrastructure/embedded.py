@@ -56,6 +56,7 @@ SETTINGS = {
     "max_connections": 200,
     "shared_buffers": "256MB",
     "wal_level": "replica",
+    "hot_standby": "off",  # while a backup is brought forward, nobody reads what is not there to its end
     "wal_compression": "off",  # the wheel is built without lz4
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
