@@ -1,7 +1,8 @@
 """`python -m benchmarks`: each measure several times, interleaved, medians with least and most, and ratios.
 
-Starts its own server (fsync on) in a temporary folder, and ends it. `--yardstick FILE` adds the bare log of the design
-(a script that prints `created N jobs/s` and `processed N jobs/s`), so that both are measured in the same minutes.
+Starts its own server (fsync on) in a temporary folder, and ends it, also when it is told to end (SIGTERM, SIGHUP,
+Ctrl-C). `--yardstick FILE` adds the bare log of the design (a script that prints `created N jobs/s` and `processed N
+jobs/s`), so that both are measured in the same minutes.
 `--only NAME …` measures these alone. `--peers` measures other libraries beside ours instead (benchmarks/peers), and
 `--steady` what an hour of work does (benchmarks/steady.py).
 """
@@ -14,6 +15,7 @@ import logging
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -87,6 +89,7 @@ QUESTIONS = (
 DECK = Path(__file__).parents[1] / "examples" / "deck.json"
 LONG_RUN = 100_000
 """Jobs of one worker, after each tenth of which its memory is looked at."""
+TOLD_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Results = dict[str, list[float]]
 
 
@@ -622,6 +625,8 @@ def _spread(values: list[float]) -> tuple[float, float, float]:
 
 def main() -> None:
     given = _given()
+    for number in TOLD_TO_END:
+        signal.signal(number, _end_all)
     configure_logs("console", logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="jobledger-benchmark-") as name:
         folder = Path(name)
@@ -641,6 +646,16 @@ def main() -> None:
             server.stop()
     print(f"{_command()}: {_machine()}, PostgreSQL 18, fsync on, synchronous_commit on\n")
     print(said)
+
+
+def _end_all(number: int, _: object) -> None:
+    """Leave, and end on the way out what was started, with the status of who is ended by that signal.
+
+    Nothing more is heard meanwhile: who hangs up tells each process of the terminal, and often more than once.
+    """
+    for other in TOLD_TO_END:
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _given() -> argparse.Namespace:
