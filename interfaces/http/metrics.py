@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,10 @@ class _Disk(Collector):
 class _Log(Collector):
     """What the database says, as metrics."""
 
-    def __init__(self, measures: Measures | None, ready: Ready, *, by_namespace: bool) -> None:
+    def __init__(self, measures: Measures | None, ready: Ready, *, named: bool) -> None:
         self._measures = measures
         self._ready = ready
-        self._by_namespace = by_namespace
+        self._named = named
 
     def collect(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("jobledger_info", "The version of this server", labels=["version"])
@@ -80,23 +80,23 @@ class _Log(Collector):
             finding.add_metric([code], float(code in found))
         yield finding
         if self._measures is not None:
-            yield from _of_the_log(self._measures, by_namespace=self._by_namespace)
+            yield from _of_the_log(self._measures, named=self._named)
 
 
 @get("/metrics", roles=ANYONE)
 async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """In the text format of Prometheus; without what the database says while it is away.
 
-    Namespaces are named to operators of all of them only; for others their jobs are counted together.
+    Namespaces, queues and kinds are named to operators of all namespaces only; for others all jobs are counted together.
     """
     operations: Operations = request.app.state.service.operations
     metrics: Metrics = request.app.state.service.metrics
-    by_namespace = _may_see_namespaces(request)
+    named = _may_see_names(request)
     try:
         measures = await request.app.state.service.jobs.read(operations.measures)
     except ApplicationError:
         measures = None
-    log = _Log(measures, await readiness(request), by_namespace=by_namespace)
+    log = _Log(measures, await readiness(request), named=named)
     text = await asyncio.to_thread(_text, metrics, log, await _replica_behind(request))
     return Response(text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
@@ -113,7 +113,7 @@ async def _replica_behind(request: Request[Any, Any, Any]) -> float | None:
     return seconds
 
 
-def _may_see_namespaces(request: Request[Any, Any, Any]) -> bool:
+def _may_see_names(request: Request[Any, Any, Any]) -> bool:
     """Raises Unauthenticated for a key that is none: who sends one wants to know that it is of no use."""
     caller = request.scope["caller"]  # type: ignore[typeddict-item]
     if isinstance(caller, Unauthenticated) and "authorization" in request.headers:
@@ -130,17 +130,15 @@ def _text(metrics: Metrics, log: _Log, replica_behind: float | None) -> bytes:
     return generate_latest(registry) + generate_latest(metrics.registry)
 
 
-def _of_the_log(measures: Measures, *, by_namespace: bool) -> Iterator[Metric]:
-    lane_labels = ["namespace", "queue", "kind"] if by_namespace else ["queue", "kind"]
-    jobs = GaugeMetricFamily("jobledger_jobs", "Jobs by status", labels=[*lane_labels, "status"])
-    events = CounterMetricFamily("jobledger_job_events", "What happened to jobs", labels=[*lane_labels, "event"])
-    waited = CounterMetricFamily("jobledger_job_wait_seconds", "Time that jobs were due and waited", labels=lane_labels)
-    ran = CounterMetricFamily(
-        "jobledger_attempt_run_seconds", "Time that attempts took, ended ones", labels=lane_labels
-    )
-    ended = CounterMetricFamily("jobledger_attempts_ended", "Attempts that ended", labels=lane_labels)
-    for lane in measures.lanes if by_namespace else _together(measures.lanes):
-        names = [lane.namespace, lane.queue, lane.kind][-len(lane_labels) :]
+def _of_the_log(measures: Measures, *, named: bool) -> Iterator[Metric]:
+    labels = ["namespace", "queue", "kind"] if named else []
+    jobs = GaugeMetricFamily("jobledger_jobs", "Jobs by status", labels=[*labels, "status"])
+    events = CounterMetricFamily("jobledger_job_events", "What happened to jobs", labels=[*labels, "event"])
+    waited = CounterMetricFamily("jobledger_job_wait_seconds", "Time that jobs were due and waited", labels=labels)
+    ran = CounterMetricFamily("jobledger_attempt_run_seconds", "Time that attempts took, ended ones", labels=labels)
+    ended = CounterMetricFamily("jobledger_attempts_ended", "Attempts that ended", labels=labels)
+    for lane in measures.lanes if named else _together(measures.lanes):
+        names = [lane.namespace, lane.queue, lane.kind] if named else []
         for status, count in lane.statuses.items():
             jobs.add_metric([*names, status], count)
         for event, count in lane.events.items():
@@ -149,40 +147,46 @@ def _of_the_log(measures: Measures, *, by_namespace: bool) -> Iterator[Metric]:
         ran.add_metric(names, lane.ran_seconds)
         ended.add_metric(names, lane.ended)
     yield from (jobs, events, waited, ran, ended)
-    yield from _of_queues(measures)
+    yield from _of_queues(measures) if named else _of_all_queues(measures)
     yield from _of_projections(measures)
     yield from _of_the_database(measures)
 
 
-def _together(lanes: Iterable[LaneMeasures]) -> Iterator[LaneMeasures]:
-    """Lanes of one queue and kind as one, whosever jobs they have."""
-    alike: dict[tuple[str, str], list[LaneMeasures]] = {}
-    for lane in lanes:
-        alike.setdefault((lane.queue, lane.kind), []).append(lane)
-    for (queue, kind), members in alike.items():
+def _together(lanes: Sequence[LaneMeasures]) -> Iterator[LaneMeasures]:
+    """All lanes as one, which has no name."""
+    if lanes:
         yield LaneMeasures(
             namespace="",
-            queue=queue,
-            kind=kind,
-            events={name: sum(lane.events[name] for lane in members) for name in members[0].events},
-            statuses={name: sum(lane.statuses[name] for lane in members) for name in members[0].statuses},
-            waited_seconds=sum(lane.waited_seconds for lane in members),
-            ran_seconds=sum(lane.ran_seconds for lane in members),
-            ended=sum(lane.ended for lane in members),
+            queue="",
+            kind="",
+            events={name: sum(lane.events[name] for lane in lanes) for name in lanes[0].events},
+            statuses={name: sum(lane.statuses[name] for lane in lanes) for name in lanes[0].statuses},
+            waited_seconds=sum(lane.waited_seconds for lane in lanes),
+            ran_seconds=sum(lane.ran_seconds for lane in lanes),
+            ended=sum(lane.ended for lane in lanes),
         )
 
 
+OLDEST = "jobledger_queue_oldest_seconds", "How long the oldest job of a queue has been due"
+PAUSED = "jobledger_queue_paused", "1 for each queue that gives no claims"
+
+
 def _of_queues(measures: Measures) -> Iterator[Metric]:
-    waiting = GaugeMetricFamily(
-        "jobledger_queue_oldest_seconds", "How long the oldest job of a queue has been due", labels=["queue"]
-    )
+    waiting = GaugeMetricFamily(*OLDEST, labels=["queue"])
     for queue, seconds in measures.waiting.items():
         waiting.add_metric([queue], seconds)
     yield waiting
-    paused = GaugeMetricFamily("jobledger_queue_paused", "1 for each queue that gives no claims", labels=["queue"])
+    paused = GaugeMetricFamily(*PAUSED, labels=["queue"])
     for queue in measures.paused:
         paused.add_metric([queue], 1)
     yield paused
+
+
+def _of_all_queues(measures: Measures) -> Iterator[Metric]:
+    """The longest wait, but for queues that are to wait; and whether there are any such."""
+    waits = [seconds for queue, seconds in measures.waiting.items() if queue not in measures.paused]
+    yield GaugeMetricFamily(*OLDEST, value=max(waits, default=0))
+    yield GaugeMetricFamily(*PAUSED, value=float(bool(measures.paused)))
 
 
 def _of_projections(measures: Measures) -> Iterator[Metric]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/alarms.yaml"
+SCRAPES = ROOT / "deploy/prometheus.yaml"
 TESTS = Path(__file__).parent / "alarms_test.yaml"
 RUNBOOK = (ROOT / "docs/operations.md").read_text()
 ALARMS = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
@@ -33,6 +34,17 @@ def test_prometheus_takes_the_rules(promtool: str) -> None:
     checked = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, text=True, timeout=60)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert f"{len(ALARMS)} rules found" in checked.stdout
+
+
+def test_prometheus_takes_what_scrapes_for_them(promtool: str) -> None:
+    """Without looking for the key's file, which is on the machine of Prometheus only."""
+    checked = subprocess.run(
+        [promtool, "check", "config", "--syntax-only", SCRAPES], capture_output=True, text=True, timeout=60
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    scrapes = yaml.safe_load(SCRAPES.read_text())
+    assert [job["job_name"] for job in scrapes["scrape_configs"]] == ["jobledger"]
+    assert scrapes["rule_files"] == [RULES.name]
 
 
 def test_each_alarm_is_raised_by_what_it_is_for(promtool: str) -> None:

@@ -178,25 +178,33 @@ def test_what_is_no_key_opens_nothing(closed: Closed, headers: Any) -> None:
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
 
 
-def test_metrics_name_namespaces_to_operators_of_all_only(closed: Closed, start: "Start") -> None:
+def test_metrics_name_namespaces_queues_and_kinds_to_operators_of_all_only(closed: Closed, start: "Start") -> None:
     start("projector", DATABASE_URL=closed.dsn).wait_for_line("following the log")
     for name in ("of-a", "of-b"):
         with closed.http(name) as http:
             assert http.post("/v1/jobs", json={"kind": "k", "input": 1, "queue": "measured"}).status_code == 202
 
-    def jobs(name: str | None) -> dict[str, float]:
-        """The jobs of the queue by their labels."""
+    def queued(name: str | None) -> dict[str, float]:
+        """How many jobs wait, by their labels."""
         with closed.http(name) as http:
             lines = http.get("/metrics").text.splitlines()
         told = [line.rsplit(" ", 1) for line in lines if line.startswith("jobledger_jobs{")]
-        return {labels: float(number) for labels, number in told if '"measured"' in labels and '"queued"' in labels}
+        return {labels: float(number) for labels, number in told if '"queued"' in labels}
 
-    together = {'jobledger_jobs{kind="k",queue="measured",status="queued"}': 2.0}
-    eventually(lambda: jobs(None) == together)
-    for name in ("client", "of-a", "worker", "auditor", "runs-a"):
-        assert jobs(name) == together, name
+    def measured(name: str | None) -> dict[str, float]:
+        return {labels: number for labels, number in queued(name).items() if '"measured"' in labels}
+
     apart = {f'jobledger_jobs{{kind="k",namespace="{name}",queue="measured",status="queued"}}': 1.0 for name in "ab"}
-    assert jobs("operator") == jobs("admin") == apart
+    eventually(lambda: measured("operator") == measured("admin") == apart)
+    together = {'jobledger_jobs{status="queued"}': sum(queued("admin").values())}
+    assert together['jobledger_jobs{status="queued"}'] >= 2
+    for name in (None, "client", "of-a", "worker", "auditor", "runs-a"):
+        eventually(lambda name=name: queued(name) == together, 20, str(name))  # type: ignore[misc]
+        with closed.http(name) as http:
+            text = http.get("/metrics").text
+        assert not re.findall('(?:namespace|queue|kind)="', text), name
+        assert re.findall(r"^jobledger_queue_oldest_seconds \d", text, re.MULTILINE)
+        assert re.findall(r"^jobledger_queue_paused 0", text, re.MULTILINE)
     refused = httpx2.get(f"{closed.urls[0]}/metrics", headers={"Authorization": "Bearer jl_operator_nonsense"})
     assert refused.status_code == 401, "who sends a key wants to know that it is of no use"
 
