@@ -13,7 +13,6 @@ import structlog
 from msgspec import Meta, Struct
 
 from application.errors import ApplicationError, FieldError, Invalid, NotFound, RateLimited, Unavailable
-from application.jobs import DEFAULT
 from application.ledger import Quota
 
 log = structlog.get_logger()
@@ -240,8 +239,6 @@ def make_key(store: KeyStore, new: NewKey, by: str) -> CreatedKey:
     """Blocks. Raises Invalid, and KeyConflict for a name that is taken and for a first one that is no admin's."""
     if new.namespace is not None and new.role in EVERYWHERE:
         raise Invalid(FieldError("namespace", f"limits no {new.role} key; leave it out, or choose another role"))
-    if new.role == "worker" and new.namespace == DEFAULT:
-        raise Invalid(FieldError("namespace", f"{DEFAULT!r} limits no worker; give its clients one of their own"))
     secret = f"jl_{new.role}_{secrets.token_urlsafe(32)}"
     key = store.add(new, hashlib.sha256(secret.encode()).digest(), by)
     if key is None:

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, LiteralString, TypeAlias
+from typing import Any, Literal, LiteralString, TypeAlias
 from uuid import UUID
 
 from psycopg import Connection
 
+from application.jobs import DEFAULT
 from application.ledger import Ready
 from infrastructure.postgres.columns import Column, int2s, moments, texts, uuids
 from infrastructure.postgres.horizon import Horizon, Pick, Stretch
@@ -119,12 +120,32 @@ def within(query: LiteralString) -> LiteralString:
     """The same of workers that are limited to namespaces, whose queues stand as `namespace/queue` in an index of it.
 
     No other index has that: so no plan, however old, walks over the jobs of other namespaces. No namespace has a slash.
-    The default one is not in it, and no worker is limited to that.
     """
     return query.replace("jobs.queue = ", f"{PLACE} = ")
 
 
-READY_WITHIN, READY_FROM_WITHIN = within(READY), within(READY_FROM)
+def of_default(query: LiteralString) -> LiteralString:
+    """The same of workers that are limited to the default namespace, which that index leaves out.
+
+    They pass over jobs of others that are queued before their own in the same lane.
+    """
+    return query.replace("jobs.queue = ", f"jobs.namespace = '{DEFAULT}' AND jobs.queue = ")
+
+
+Scope: TypeAlias = Literal["all", "default", "within"]
+"""Whose jobs are looked for: everybody's, those of the default namespace, or those of another one."""
+
+
+def scope(namespace: str | None) -> Scope:
+    return "all" if namespace is None else "default" if namespace == DEFAULT else "within"
+
+
+def scoped(query: LiteralString) -> dict[Scope, LiteralString]:
+    """A query for each scope."""
+    return {"all": query, "default": of_default(query), "within": within(query)}
+
+
+READIES, READIES_FROM = scoped(READY), scoped(READY_FROM)
 BY_INDEX = "SET LOCAL enable_bitmapscan = off"
 """For a transaction behind a pooler, where the session's settings are not ours: a bitmap would be of a whole lane."""
 SLOW = 0.005
@@ -178,7 +199,7 @@ class ReadyJobs:
     def _find_everywhere(
         self, connection: Connection, wanted: Ready, count: int, taken: Sequence[UUID], begun: float
     ) -> Found:
-        query = READY if wanted.namespace is None else READY_WITHIN
+        query = READIES[scope(wanted.namespace)]
         found = [(id, at) for id, at in _run(connection, query, everywhere(wanted, count, taken))]
         if self._clock() - begun > self._slow:
             self.horizon.ask(wanted, begun)
@@ -194,7 +215,7 @@ class ReadyJobs:
         now: datetime,
     ) -> list[Pick]:
         """Others may have been at the strays first, all of whom know the same; then the next ones are tried."""
-        query = READY_FROM if wanted.namespace is None else READY_FROM_WITHIN
+        query = READIES_FROM[scope(wanted.namespace)]
         picks: list[Pick] = []
         for _ in range(TRIES):
             if not stretches:
@@ -219,7 +240,7 @@ def everywhere(wanted: Ready, count: int, taken: Sequence[UUID] = ()) -> dict[st
 
 def indexed(namespace: str | None, queue: str) -> str:
     """What stands for a queue in the index that is looked at."""
-    return queue if namespace is None else f"{namespace}/{queue}"
+    return f"{namespace}/{queue}" if scope(namespace) == "within" else queue
 
 
 def columns(stretches: Sequence[Stretch]) -> dict[str, Column]:

@@ -10,12 +10,13 @@ import structlog
 from psycopg import Connection
 
 from application.errors import Unavailable
+from application.jobs import DEFAULT
 from application.ledger import Ready
 from application.news import queue_topic
 from infrastructure.postgres.columns import Column, texts
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.horizon import MOST_STRAYS, Horizon, Lane, Look, Place, Stretch
-from infrastructure.postgres.ready import BY_INDEX, HEADS, SLOW, STRETCHES, columns, indexed, within
+from infrastructure.postgres.ready import BY_INDEX, HEADS, SLOW, STRETCHES, Scope, columns, indexed, scope, scoped
 
 log = structlog.get_logger()
 LOOK = f"""
@@ -37,7 +38,7 @@ CROSS JOIN LATERAL (
   LIMIT %(most)s
 ) AS stray
 """  # noqa: S608  the parts are ours
-LOOK_WITHIN, STRAYS_WITHIN = within(LOOK), within(STRAYS)
+LOOKS, ALL_STRAYS = scoped(LOOK), scoped(STRAYS)
 PERIOD = 1.0
 REST = 3
 """Seconds between looks, or so many times what the last one took if that is longer: a quarter of the time at most."""
@@ -106,8 +107,7 @@ class Scout:
 
     def _look(self, asked: Collection[Ready], before: dict[Lane, Place]) -> tuple[Look, float]:
         """What is there, and how long the server took to find all heads."""
-        everybody = [wanted for wanted in asked if wanted.namespace is None]
-        limited = [wanted for wanted in asked if wanted.namespace is not None]
+        wanted = {each: [ready for ready in asked if scope(ready.namespace) == each] for each in LOOKS}
         with self._database.connection() as connection:
             try:
                 self._looking = connection
@@ -115,11 +115,13 @@ class Scout:
                     connection.execute("BEGIN READ ONLY")
                     connection.execute(BY_INDEX)
                     begun = connection.execute("SELECT clock_timestamp()", binary=True)
-                    found = connection.execute(LOOK, _wanted(everybody), binary=True) if everybody else None
-                    within = connection.execute(LOOK_WITHIN, _wanted(limited), binary=True) if limited else None
+                    found = {
+                        each: connection.execute(LOOKS[each], _wanted(readies), binary=True)
+                        for each, readies in wanted.items()
+                        if readies
+                    }
                     ended = connection.execute("SELECT clock_timestamp()", binary=True)
-                first = {Lane(*lane): (run_at, id) for *lane, run_at, id in found or ()}
-                first |= {_lane(*lane): (run_at, id) for *lane, run_at, id in within or ()}
+                first = {_lane(each, *lane): (run_at, id) for each, rows in found.items() for *lane, run_at, id in rows}
                 strays = _strays(connection, first, before)
                 connection.execute("COMMIT")
             finally:
@@ -144,13 +146,11 @@ def _strays(connection: Connection, first: dict[Lane, Place], before: dict[Lane,
     """The living entries before the horizon, of lanes that begin before it."""
     behind = [Stretch(lane, head, before[lane]) for lane, head in first.items() if head < before.get(lane, head)]
     strays: dict[Lane, list[Place]] = {}
-    limited = [stretch for stretch in behind if stretch.lane.namespace is not None]
-    everybody = [stretch for stretch in behind if stretch.lane.namespace is None]
-    for query, stretches, lane_of in ((STRAYS, everybody, Lane), (STRAYS_WITHIN, limited, _lane)):
-        if stretches:
+    for each, query in ALL_STRAYS.items():
+        if stretches := [stretch for stretch in behind if scope(stretch.lane.namespace) == each]:
             found = connection.execute(query, {**columns(stretches), "most": MOST_STRAYS}, binary=True)
             for *lane, run_at, id in found:
-                strays.setdefault(lane_of(*lane), []).append((run_at, id))
+                strays.setdefault(_lane(each, *lane), []).append((run_at, id))
     return strays
 
 
@@ -167,7 +167,9 @@ def _wanted(asked: Collection[Ready]) -> dict[str, Column]:
     return {"queues": texts([queue for queue, _ in pairs]), "kinds": texts([kind for _, kind in pairs])}
 
 
-def _lane(place: str, kind: str, priority: int) -> Lane:
-    """A lane of the index of namespaces."""
-    namespace, _, queue = place.partition("/")
-    return Lane(queue, kind, priority, namespace)
+def _lane(scope: Scope, place: str, kind: str, priority: int) -> Lane:
+    """A lane of the index that a scope goes by."""
+    if scope == "within":
+        namespace, _, queue = place.partition("/")
+        return Lane(queue, kind, priority, namespace)
+    return Lane(place, kind, priority, DEFAULT if scope == "default" else None)

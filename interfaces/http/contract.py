@@ -687,8 +687,8 @@ OPERATIONS = (
         summary="Metrics for Prometheus",
         tag="health",
         description="Counters come from the log and survive every restart, but for `jobledger_append_…`, which are of "
-        "this process. With an operator's key for all namespaces, jobs are counted by namespace, queue and kind; without a "
-        "key, and with any other, all together, so that nothing is named. Where there are no keys, all is named.",
+        "this process. With an operator's key for all namespaces, jobs are counted by namespace, queue and kind; "
+        "without a key, and with any other, all together, so that nothing is named. Without any keys, all is named.",
         answers=(Answer(200, "Its text format", media_type="text/plain"),),
     ),
     Operation(

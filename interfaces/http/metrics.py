@@ -87,7 +87,7 @@ class _Log(Collector):
 async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """In the text format of Prometheus; without what the database says while it is away.
 
-    Namespaces, queues and kinds are named to operators of all namespaces only; for others all jobs are counted together.
+    Namespaces, queues and kinds are named to operators of all namespaces only; for others jobs are counted together.
     """
     operations: Operations = request.app.state.service.operations
     metrics: Metrics = request.app.state.service.metrics

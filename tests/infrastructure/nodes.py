@@ -8,7 +8,7 @@ from uuid import UUID
 
 import psycopg
 from eventsourcing.persistence import Notification
-from msgspec import Raw
+from msgspec import Raw, structs
 from psycopg import Connection, IsolationLevel
 
 from application.commands import Command, execute
@@ -61,8 +61,8 @@ class Node:
             raise answer
         return answer
 
-    def create(self, *jobs: NewJob) -> list[UUID]:
-        accepted: Accepted = self.one(Create(jobs, ASKED))
+    def create(self, *jobs: NewJob, namespace: str | None = None) -> list[UUID]:
+        accepted: Accepted = self.one(Create(jobs, structs.replace(ASKED, namespace=namespace)))
         return list(accepted.job_ids)
 
     def claim(
@@ -73,9 +73,10 @@ class Node:
         queue: str = "default",
         kinds: tuple[str, ...] | None = None,
         claim_id: str | None = None,
+        namespace: str | None = None,
     ) -> list[UUID]:
         """Start up to `count` jobs that are ready, as a claim does."""
-        wanted = Ready((queue,), kinds)
+        wanted = Ready((queue,), kinds, namespace)
         with self.ledger.batch(claim=(wanted, count)) as batch:
             started = []
             for job in batch.ready(wanted, count):

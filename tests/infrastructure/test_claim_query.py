@@ -9,7 +9,7 @@ import pytest
 from psycopg import Connection
 
 from application.ledger import Ready
-from infrastructure.postgres.ready import READY, READY_WITHIN, everywhere
+from infrastructure.postgres.ready import READIES, READY, everywhere, scope
 from tests.infrastructure.nodes import ask, migrated, plan_nodes
 
 ADD = """
@@ -184,7 +184,7 @@ def new_database_for_class(postgres: str) -> Callable[[], str]:
 
 class TestWithinANamespace:
     def claimed(self, connection: Connection, wanted: Ready, count: int) -> list[UUID]:
-        return [row[0] for row in connection.execute(READY_WITHIN, everywhere(wanted, count))]
+        return [row[0] for row in connection.execute(READIES[scope(wanted.namespace)], everywhere(wanted, count))]
 
     def test_its_own_jobs_are_claimed_best_first_and_no_others(self, connection: Connection) -> None:
         add(connection, 3, priority=5, due="-1 hour")
@@ -197,6 +197,18 @@ class TestWithinANamespace:
         assert self.claimed(connection, Ready(("default",), ("a",), "a"), 10) == late
         assert self.claimed(connection, Ready(("default",), None, "b"), 10) == []
 
+    def test_the_default_one_is_one_of_them(self, connection: Connection) -> None:
+        add(connection, 3, namespace="a", priority=5, due="-1 hour")
+        add(connection, 3, namespace="a", due="-1 hour")
+        add(connection, 1, namespace="a", kind="b")
+        late = add(connection)
+        urgent = add(connection, priority=3, kind="b")
+        add(connection, queue="other")
+        add(connection, due="1 hour")
+        assert self.claimed(connection, Ready(("default",), None, "default"), 10) == urgent + late
+        assert self.claimed(connection, Ready(("default",), ("a",), "default"), 10) == late
+        assert self.claimed(connection, Ready(("default",), None, None), 1) != urgent
+
     @pytest.mark.parametrize("kinds", [None, ("a", "b")])
     def test_the_jobs_of_others_are_not_walked_over(
         self, connection: Connection, kinds: tuple[str, ...] | None
@@ -208,7 +220,7 @@ class TestWithinANamespace:
         for settings in ("SET plan_cache_mode = auto", "SET plan_cache_mode = force_generic_plan"):
             connection.execute(settings)
             values = everywhere(Ready(("default",), kinds, "a"), 10)
-            explain = b"EXPLAIN (ANALYZE, FORMAT JSON) " + READY_WITHIN.encode()
+            explain = b"EXPLAIN (ANALYZE, FORMAT JSON) " + READIES["within"].encode()
             ((explained,),) = connection.execute(explain, values).fetchall()
             scans = [node for node in plan_nodes(explained[0]["Plan"]) if node.get("Relation Name") == "jobs"]
             assert {scan.get("Index Name") for scan in scans} == {"jobs_ready_in_namespace"}

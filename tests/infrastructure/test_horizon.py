@@ -333,6 +333,32 @@ class TestWhileASnapshotIsHeld:
                 claimed.extend(found)
         assert sorted(claimed) == sorted(created)
 
+    @pytest.mark.parametrize("limited", ["default", "a"])
+    def test_workers_of_one_namespace_and_of_all_claim_each_job_once(
+        self, nodes: Callable[..., Scouted], limited: str
+    ) -> None:
+        chance = random.Random(limited)
+        node = begun(nodes())
+        created: dict[str, list[UUID]] = {"default": [], "a": [], "b": []}
+        claimed: list[UUID] = []
+        for _ in range(60):
+            namespace = chance.choice(list(created))
+            created[namespace] += node.create(*[any_job(chance) for _ in range(3)], namespace=namespace)
+            found = node.claim(count=chance.randint(1, 5), namespace=limited)
+            assert set(found) <= set(created[limited])
+            claimed += found
+            if chance.random() < 0.3:
+                claimed += node.claim(count=2)
+            if chance.random() < 0.3:
+                node.look()
+        for claimer in (limited, None, None):
+            node.look()
+            while found := node.claim(count=5, namespace=claimer):
+                claimed += found
+            if claimer == limited:
+                assert set(created[limited]) <= set(claimed)
+        assert sorted(claimed) == sorted(id for ids in created.values() for id in ids)
+
 
 @contextmanager
 def rolled_back(node: Node) -> Iterator[Batch]:

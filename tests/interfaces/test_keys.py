@@ -128,6 +128,8 @@ def closed(dsn: str, start_for_module: "Start", tmp_path_factory: pytest.TempPat
     service.make("reads-a", "auditor", "--namespace", "a")
     service.make("runs-a", "operator", "--namespace", "a")
     service.make("works-a", "worker", "--namespace", "a")
+    for role in ("client", "worker"):
+        service.make(f"{role}-of-default", role, "--namespace", "default")
     servers = [start_for_module("api", "--port", "0", DATABASE_URL=dsn) for _ in range(2)]
     service.urls = [server.url for server in servers]
     yield service
@@ -198,11 +200,11 @@ def test_metrics_name_namespaces_queues_and_kinds_to_operators_of_all_only(close
     eventually(lambda: measured("operator") == measured("admin") == apart)
     together = {'jobledger_jobs{status="queued"}': sum(queued("admin").values())}
     assert together['jobledger_jobs{status="queued"}'] >= 2
-    for name in (None, "client", "of-a", "worker", "auditor", "runs-a"):
-        eventually(lambda name=name: queued(name) == together, 20, str(name))  # type: ignore[misc]
-        with closed.http(name) as http:
+    for other in (None, "client", "of-a", "worker", "auditor", "runs-a"):
+        eventually(lambda other=other: queued(other) == together, 20, str(other))  # type: ignore[misc]
+        with closed.http(other) as http:
             text = http.get("/metrics").text
-        assert not re.findall('(?:namespace|queue|kind)="', text), name
+        assert not re.findall('(?:namespace|queue|kind)="', text), other
         assert re.findall(r"^jobledger_queue_oldest_seconds \d", text, re.MULTILINE)
         assert re.findall(r"^jobledger_queue_paused 0", text, re.MULTILINE)
     refused = httpx2.get(f"{closed.urls[0]}/metrics", headers={"Authorization": "Bearer jl_operator_nonsense"})
@@ -480,6 +482,25 @@ class TestWorkersOfANamespace:
         assert self.claim(closed, "works-a", queue, kinds=["both"]) == []
         assert self.claim(closed, "worker", queue) == others
 
+    def test_the_default_one_is_as_good_as_any(self, closed: Closed, queue: str) -> None:
+        other = self.create(closed, "a", queue)
+        body = {"kind": "both", "input": 1, "queue": queue, "heartbeat_timeout": 3600}
+        with closed.http("client") as everywhere, closed.http("client-of-default") as here:
+            own = [http.post("/v1/jobs", json=body).json()["id"] for http in (everywhere, here)]
+            assert here.get(f"/v1/jobs/{own[0]}").json()["namespace"] == "default"
+            assert here.get(f"/v1/jobs/{other}").status_code == 404
+            assert {job["id"] for job in here.get("/v1/jobs", params={"queue": queue}).json()["items"]} == set(own)
+            assert everywhere.get(f"/v1/jobs/{other}").status_code == 200
+        assert self.claim(closed, "worker-of-default", queue, max=1) == own[:1]
+        assert self.claim(closed, "worker-of-default", queue, kinds=["both"]) == own[1:]
+        assert self.claim(closed, "worker-of-default", queue) == []
+        report = {"worker": "w", "reports": [{"job_id": id, "attempt": 1, "type": "completed"} for id in (*own, other)]}
+        assert self.claim(closed, "worker", queue) == [other]
+        with closed.http("worker-of-default") as http:
+            told = http.post("/v1/reports", json=report).json()["results"]
+        assert [result["ok"] for result in told] == [True, True, False]
+        assert told[2]["problem"]["code"] == "not-found"
+
     def test_waits_for_jobs_of_its_own(self, closed: Closed, queue: str) -> None:
         claimed: list[str] = []
         waits = Thread(target=lambda: claimed.extend(self.claim(closed, "works-a", queue, wait=30)), daemon=True)
@@ -644,10 +665,10 @@ class TestMakingThem:
             (id,) = [key["id"] for key in http.get("/v1/keys").json()["items"] if key["name"] == "admin"]
             assert http.delete(f"/v1/keys/{id}").json()["code"] == "conflict"
 
-    @pytest.mark.parametrize(("role", "namespace"), [("admin", "a"), ("worker", "default")])
-    def test_what_no_namespace_limits(self, closed: Closed, role: str, namespace: str) -> None:
+    @pytest.mark.parametrize("namespace", ["a", "default"])
+    def test_no_namespace_limits_an_admin(self, closed: Closed, namespace: str) -> None:
         with closed.http("admin") as http:
-            refused = http.post("/v1/keys", json={"name": "n", "role": role, "namespace": namespace})
+            refused = http.post("/v1/keys", json={"name": "n", "role": "admin", "namespace": namespace})
         assert [error["field"] for error in refused.json()["errors"]] == ["namespace"]
 
     def test_over_http_with_an_admin_key(self, closed: Closed) -> None:
