@@ -28,6 +28,7 @@ from application.claimers import Claimers
 from application.claims import Claim, ClaimedJob, Claims, Via
 from application.errors import ApplicationError
 from application.following import Following
+from application.forgetting import Forgetting
 from application.handlers import Handler, handler_for, registry
 from application.jobs import READ_PATIENCE, Jobs
 from application.keys import Keys, KeyStore
@@ -63,6 +64,7 @@ from infrastructure.postgres.alarm import next_due
 from infrastructure.postgres.claimers import forget_old_claimers, write_claimers
 from infrastructure.postgres.contents import PostgresContents
 from infrastructure.postgres.database import Database
+from infrastructure.postgres.forgetting import PostgresNames
 from infrastructure.postgres.idempotency import forget_old_keys
 from infrastructure.postgres.installation import installation_id, link_secret
 from infrastructure.postgres.jobs import PostgresViews
@@ -110,6 +112,7 @@ __all__ = [
     "configure_logs",
     "database_state",
     "embedded",
+    "forgetting",
     "key_store",
     "known_models",
     "migrate_database",
@@ -512,12 +515,7 @@ def retention(settings: Settings, tell: Callable[[str], None]) -> Iterator[Reten
     Signatures count of the keys in the data folder and of those that the database lists: an old archive was signed by
     the keys of its time, and is held against the tiles of this database besides.
     """
-    owner = settings.migration_database_url or settings.database_url
-    assert owner is not None
-    database = Database(owner.get_secret_value())
-    try:
-        if (health(database).schema_version or 0) < migrations()[-1].number:
-            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
+    with _months(settings) as database:
         keys = [*keyring(settings, database).verifiers(), *(k.key for k in PostgresSeal(database).sealing_keys())]
         yield Retention(
             PostgresMonths(database, VIEWS),
@@ -527,6 +525,25 @@ def retention(settings: Settings, tell: Callable[[str], None]) -> Iterator[Reten
             settings.data / "uploads",
             tell,
         )
+
+
+@contextmanager
+def forgetting(settings: Settings, tell: Callable[[str], None]) -> Iterator[Forgetting]:
+    """What lets go of the files of archived months, with the owner's rights."""
+    with _months(settings) as database:
+        yield Forgetting(PostgresMonths(database, VIEWS), PostgresNames(database), tell)
+
+
+@contextmanager
+def _months(settings: Settings) -> Iterator[Database]:
+    """The database of the owner, who alone moves months."""
+    owner = settings.migration_database_url or settings.database_url
+    assert owner is not None
+    database = Database(owner.get_secret_value())
+    try:
+        if (health(database).schema_version or 0) < migrations()[-1].number:
+            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
+        yield database
     finally:
         database.close()
 

@@ -240,7 +240,7 @@ class PostgresBatch:
         self._found = found
         self._events = NewEvents()
         self._touched: list[Stream] = []
-        self._named: set[str] = set()
+        self._named: set[tuple[str, UUID]] = set()
         self._expired: set[UUID] | None = None
 
     @classmethod
@@ -346,7 +346,7 @@ class PostgresBatch:
             topic, state = written(event)
             stream.hash = self._events.add(job.id, job.version, topic, state, stream.hash, event.at)
             if isinstance(event, Progressed) and event.artifact is not None:
-                self._named.add(event.artifact.sha256)
+                self._named.add((event.artifact.sha256, job.id))
         if events:
             stream.moved = True
             stream.position = self._base | len(self._events.ids)

@@ -19,10 +19,11 @@ from application.archive_writer import Leaves, Sealed, Source, StoredEvent
 from application.archives import ArchivedEvent
 from application.projections import Rows
 from application.retention import ArchiveRow, Busy, Month, Plan, RetentionRefused
-from domain.events import decode
+from domain.events import Progressed, decode
 from domain.job import Job
 from domain.merkle import WIDTH
 from infrastructure.postgres.columns import uuids
+from infrastructure.postgres.contents import name_contents_again
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.jobs import insert_jobs, move_jobs
 from infrastructure.postgres.projections import View, carried_generation
@@ -45,9 +46,13 @@ SELECT month_of(low)::date, name, low, high FROM event_partitions
 WHERE high IS NOT NULL AND first_id_of(%(day)s::timestamp AT TIME ZONE 'UTC') >= low
   AND first_id_of(%(day)s::timestamp AT TIME ZONE 'UTC') < high
 """
-ROW = "SELECT state, name, sha256, bytes, jobs, events, archived_at, returned_at FROM archives WHERE month = %s"
+ROW = """
+SELECT state, name, sha256, bytes, jobs, events, archived_at, returned_at, files_forgotten_at
+FROM archives WHERE month = %s
+"""
 ROWS = """
-SELECT month, state, name, sha256, bytes, jobs, events, archived_at, returned_at FROM archives ORDER BY month
+SELECT month, state, name, sha256, bytes, jobs, events, archived_at, returned_at, files_forgotten_at
+FROM archives ORDER BY month
 """
 COUNTS = """
 SELECT count(*), coalesce(sum(version), 0)::int8, pg_total_relation_size(%(table)s::regclass),
@@ -78,7 +83,8 @@ BEGIN = """
 INSERT INTO archives (month, low, high, partition, state) VALUES (%s, %s, %s, %s, 'writing')
 ON CONFLICT (month) DO UPDATE
 SET state = 'writing', begun_at = clock_timestamp(), name = NULL, sha256 = NULL, bytes = NULL, jobs = NULL,
-  events = NULL, first_position = NULL, last_position = NULL, archived_at = NULL, returned_at = NULL
+  events = NULL, first_position = NULL, last_position = NULL, archived_at = NULL, returned_at = NULL,
+  files_named = true, files_forgotten_at = NULL
 """
 FORGET = "DELETE FROM archives WHERE month = %s"
 NAME = "UPDATE archives SET name = %s WHERE month = %s"
@@ -274,16 +280,18 @@ class PostgresMonths:
             connection.execute(self._on(RECEIVE[0], month))
 
     def put(self, month: Month, events: Sequence[ArchivedEvent]) -> None:
-        with (
-            self._database.connection() as connection,
-            connection.cursor() as cursor,
-            cursor.copy(self._on(COPY, month)) as copy,
-        ):
-            copy.set_types(COLUMN_TYPES)
-            for event in events:
-                state = event.state.encode()
-                place = (event.job_id, event.version, event.topic, state, bytes.fromhex(event.hash))
-                copy.write_row((*place, int(event.position), decode(state).at))
+        named = set()
+        with self._database.connection() as connection:
+            with connection.cursor() as cursor, cursor.copy(self._on(COPY, month)) as copy:
+                copy.set_types(COLUMN_TYPES)
+                for event in events:
+                    state = event.state.encode()
+                    told = decode(state)
+                    place = (event.job_id, event.version, event.topic, state, bytes.fromhex(event.hash))
+                    copy.write_row((*place, int(event.position), told.at))
+                    if isinstance(told, Progressed) and told.artifact is not None:
+                        named.add((told.artifact.sha256, event.job_id))
+            name_contents_again(connection, named)
 
     def finish(self, month: Month) -> None:
         with self._database.connection() as connection, connection.transaction():
