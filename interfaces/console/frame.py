@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.json import decode, encode
 from msgspec.json import format as indented
 
+from application.jobs import JobView
 from application.keys import ANYBODY, Role, Unauthenticated
 from interfaces.console.compression import takes_gzip, zipped
 from interfaces.console.timeline import details
@@ -110,13 +111,23 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"CLIENT": CLIENT, "AUDITOR": AUDITOR, "OPERATOR": OPERATOR}
-    environment.filters |= {"json": _json, "moment": moment, "duration": duration, "bytes": _bytes, "said": details}
+    environment.filters |= {"json": _json, "moment": moment, "duration": duration, "bytes": _bytes}
+    environment.filters |= {"said": details, "says": _says}
     return environment
 
 
-def _json(value: Any) -> str:
+def _json(value: Any, most: int = MOST_SHOWN) -> str:
     text = indented(encode(value), indent=2).decode()
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n… ({len(text)} characters)"
+    return text if len(text) <= most else f"{text[:most]}\n… ({len(text)} characters)"
+
+
+def _says(job: JobView) -> str:
+    """What a list says of a job: why it failed or waits, else what it does."""
+    if job.error is not None and job.status in ("queued", "failed"):
+        return f"{job.error.type}: {job.error.message}"
+    if job.status == "queued" and job.run_at > job.created_at:
+        return f"runs from {moment(job.run_at)}"
+    return job.message or job.step or ""
 
 
 def moment(at: datetime) -> str:

@@ -27,8 +27,12 @@ from interfaces.http.requests import job_id, namespace, query
 from interfaces.http.signed_links import linked, signed
 from interfaces.http.visualizations import page_path
 
-MOST_EVENTS = 500
-"""Events of a job that its page tells of, the latest; the API has all."""
+MOST_DRAWN = 500
+"""Events of a job that its timeline is drawn from, the latest."""
+MOST_EVENTS = 100
+"""Events of a job that its page tells of, those around the version that the slider stands at; the API has all."""
+MOST_OF_EVENT = 4_000
+"""Characters of each that it shows."""
 UNTOLD = frozenset({"version", "position", "updated_at"})
 """Fields that every event changes."""
 
@@ -75,16 +79,19 @@ async def show_job(request: Request[Any, Any, Any]) -> Response[Any]:
     service = request.app.state.service
     wanted, id, seen = query(request, JobQuery), job_id(request), namespace(request)
     job = await linked(request, await service.jobs.get(id, seen))
-    events = await _events(request, job)
+    version = _version(job, wanted.at_version)
+    drawn = await _events(request, job, job.version, MOST_DRAWN)
+    told = await _events(request, job, min(max(version + MOST_EVENTS // 2, MOST_EVENTS), job.version), MOST_EVENTS)
     return page(
         request,
         "job.html",
         secret=True,
         job=job,
-        events=events,
-        timeline=draw(events, datetime.now(UTC)),
+        events=told,
+        most_of_event=MOST_OF_EVENT,
+        timeline=draw(drawn, datetime.now(UTC)),
         why=await why(service.jobs, service.facts, id, seen),
-        travel=await _travel(request, job, wanted.at_version or job.version),
+        travel=await _travel(request, job, version),
         page_url=await _page_url(request, job),
         video_url=await file_link(request, job, "video") if job.kind == PRESENTATION else None,
         thumbnail_url=await file_link(request, job, "thumbnail") if job.kind == PRESENTATION else None,
@@ -92,17 +99,20 @@ async def show_job(request: Request[Any, Any, Any]) -> Response[Any]:
     )
 
 
-async def _events(request: Request[Any, Any, Any], job: JobView) -> list[EventView]:
-    found: list[EventView] = await request.app.state.service.following.page(
-        job.id, max(job.version - MOST_EVENTS, 0), MOST_EVENTS
-    )
-    return [event for event in found if event.version <= job.version]
+def _version(job: JobView, wanted: int | None) -> int:
+    """The version to look at, the last one unless another is wanted. Raises Invalid for one that there is not."""
+    if wanted is not None and wanted > job.version:
+        raise Invalid(FieldError("at_version", f"must be 1 to {job.version}, the versions of job {job.id}"))
+    return wanted or job.version
+
+
+async def _events(request: Request[Any, Any, Any], job: JobView, last: int, most: int) -> list[EventView]:
+    """The events up to the version `last`, so many at the most."""
+    found: list[EventView] = await request.app.state.service.following.page(job.id, max(last - most, 0), most)
+    return [event for event in found if event.version <= last]
 
 
 async def _travel(request: Request[Any, Any, Any], job: JobView, version: int) -> Travel:
-    """Raises Invalid for a version that there is not."""
-    if version > job.version:
-        raise Invalid(FieldError("at_version", f"must be 1 to {job.version}, the versions of job {job.id}"))
     service = request.app.state.service
     then = await service.jobs.at_version(job.id, version)
     [event] = await service.following.page(job.id, version - 1, 1)

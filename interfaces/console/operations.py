@@ -22,6 +22,7 @@ T = TypeVar("T")
 BINS = 12
 BIN = timedelta(minutes=5)
 MOST_RUNNING = 8
+MOST_QUEUES = 20
 CHART = 120
 """The height of the chart in pixels, of which the highest bar leaves `HEADROOM` for its number."""
 HEADROOM = 18
@@ -47,7 +48,7 @@ async def show_overview(request: Request[Any, Any, Any]) -> Response[Any]:
     windows = [StatsWanted(begin=now - BIN * (n + 1), end=now - BIN * n) for n in reversed(range(BINS))]
     stats = await asyncio.gather(*(_read(request, operations.stats, seen, window) for window in windows))
     hour = await _read(request, operations.stats, seen, StatsWanted(begin=now - BIN * BINS, end=now))
-    queues = await _read(request, operations.queues, seen, "", 20)
+    queues = await _read(request, operations.queues, seen, "", MOST_QUEUES + 1)
     running, _ = await jobs.page(
         Filter(namespace=seen, status=("running", "cancelling")), "-updated_at", MOST_RUNNING, None
     )
@@ -60,7 +61,8 @@ async def show_overview(request: Request[Any, Any, Any]) -> Response[Any]:
         statuses={name: sum(lane.statuses.get(name, 0) for lane in hour.items) for name in ("queued", "running")},
         completed=sum(lane.completed for lane in hour.items),
         failed=sum(lane.failed for lane in hour.items),
-        queues=queues,
+        queues=queues[:MOST_QUEUES],
+        more_queues=len(queues) > MOST_QUEUES,
         running=running,
         health=await readiness(request),
         lagging=[view for view in await _read(request, operations.projections) if view.lag_events or view.parked],

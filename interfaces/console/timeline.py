@@ -65,7 +65,7 @@ def draw(events: Sequence[EventView], now: datetime) -> Timeline:
     """The picture of a job's events, up to now while an attempt runs."""
     begun, last = events[0].at, events[-1].at
     running = _is_open(events)
-    ended = max(now, last) if running else last
+    ended = last if _is_over(events[-1]) else max(now, last)
     seconds = max((ended - begun).total_seconds(), 0.001)
 
     def place(at: datetime) -> float:
@@ -101,6 +101,12 @@ def details(event: EventView) -> str:
     if (artifact := data.get("artifact")) is not None:
         said.append(f"saved {artifact.name}")
     return ", ".join(said)
+
+
+def _is_over(event: EventView) -> bool:
+    """Whether a job ends with the event: one that was not its last is tried again."""
+    retried = event.type in ("job.failed", "job.heartbeat_missed") and event.data.get("retry_at") is not None
+    return event.type in ENDS and event.type != "job.released" and not retried
 
 
 def _is_open(events: Sequence[EventView]) -> bool:

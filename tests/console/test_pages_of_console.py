@@ -1,5 +1,6 @@
 """Every page of the console: fit for a keyboard, a screen reader, a telephone and the dark; and what operators do."""
 
+import re
 from typing import Any
 
 import httpx2
@@ -9,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from interfaces.console.frame import HEADERS, PLACES
 from tests.console.conftest import Console, Look, Theme
+from tests.waiting import eventually
 
 NARROW = 360
 
@@ -113,7 +115,7 @@ def test_the_overview_counts_and_shows_what_runs(console: Console, look: Look, s
     page = look(f"{console.url}/")
     expect(page).to_have_url(f"{console.url}/overview")
     expect(page.locator(".line", has_text="weighing")).to_be_visible()
-    expect(page.locator(".tile", has_text="failed within the hour").locator("b")).not_to_have_text("0")
+    expect(page.locator(".tile", has_text="failed this hour").locator("b")).not_to_have_text("0")
     assert "failed" in str(page.locator("svg.chart").get_attribute("aria-label"))
     expect(page.locator(".badge.ready")).to_be_visible()
 
@@ -174,6 +176,36 @@ def test_the_audit_page_shows_the_checkpoint(console: Console, look: Look, story
     page = look(f"{console.url}/audit")
     expect(page.get_by_role("heading", name="Signed checkpoint")).to_be_visible()
     expect(page.locator("#checkpoint pre")).to_contain_text("jobledger/")
+
+
+def test_a_browser_verifies_that_the_log_goes_on_from_what_it_saw(
+    console: Console, look: Look, story: dict[str, str]
+) -> None:
+    page = look(f"{console.url}/audit", strict=False)
+    verify, answer = page.get_by_role("button", name="Verify in this browser"), page.locator(".answer")
+    verify.click()
+    expect(answer).to_contain_text("for the first time")
+    for _ in range(3):  # trees of other shapes
+        before = sealed(console)
+        console.create(queue="sealed-next")
+        eventually(lambda before=before: sealed(console) > before, 60, "the seal")  # type: ignore[misc]
+        verify.click()
+        expect(answer).to_contain_text(re.compile("Verified: .* that this browser saw on"))
+    forge = "(seen) => { const [log] = Object.values(seen); %s; localStorage['jobledger.seen'] = JSON.stringify(seen) }"
+    kept = page.evaluate("JSON.parse(localStorage['jobledger.seen'])")
+    for forged in ("log.size -= 1", "log.size += 1000", "log.root = '00'.repeat(32)"):
+        page.evaluate(forge % forged, kept)
+        verify.click()
+        expect(answer).to_contain_text("NOT verified: the log is not what this browser saw")
+        expect(answer).to_have_class("answer bad")
+    page.evaluate(forge % "", kept)
+    page.route("**/v1/audit/keys", lambda route: route.fulfill(json={"items": []}))
+    verify.click()
+    expect(answer).to_contain_text("no key that is listed here signed")
+
+
+def sealed(console: Console) -> int:
+    return int(console.http.get("/v1/audit/checkpoint").text.splitlines()[1])
 
 
 def shown(page: Page, console: Console, path: str) -> None:

@@ -59,8 +59,9 @@ function row(event) {
   type.className = `type ${event.type.replace(".", "-")}`;
   const what = document.createElement("small");
   what.className = "grow";
-  what.textContent = [event.data.kind, event.data.step, event.data.message, event.data.reason, event.data.error?.message]
-    .filter(Boolean).join(" · ");
+  const { kind, step, message, reason, error, artifact, attempt } = event.data;
+  const said = [kind, step, message, reason, error?.message, artifact && `saved ${artifact.name}`].filter(Boolean);
+  what.textContent = said.join(" · ") || (attempt ? `attempt ${attempt}` : "");
   const by = document.createElement("small");
   by.textContent = event.by;
   const at = document.createElement("time");

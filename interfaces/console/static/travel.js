@@ -10,6 +10,11 @@ export function travel() {
     shown.textContent = `${slider.value} of ${slider.max}`;
   };
   form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("click", ({ target }) => {
+    if (!target.dataset.step) return;
+    slider.value = Number(slider.value) + Number(target.dataset.step);
+    slider.dispatchEvent(new Event("input"));
+  });
   slider.addEventListener("input", () => {
     const newest = slider.value === slider.max;
     history.replaceState(null, "", newest ? location.pathname : `?at_version=${slider.value}`);
