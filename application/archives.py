@@ -27,7 +27,7 @@ from msgspec.json import Decoder, encode
 
 from application.errors import ApplicationError, NotFound
 from domain.audit import GENESIS, chain
-from domain.merkle import HEIGHT, SIZE, WIDTH, ProofFailed, fold, leaf_hash, root, split
+from domain.merkle import HEIGHT, SIZE, WIDTH, ProofFailed, fold, inclusion, leaf_hash, root, split
 from domain.notes import Checkpoint, Malformed, read
 
 FORMAT = "jobledger/archive/1"
@@ -125,6 +125,7 @@ class Contents(Struct, frozen=True):
     low: UUID
     high: UUID
     checkpoint: str
+    keys: list[str]
     size: int
     jobs: int
     events: int
@@ -174,6 +175,7 @@ class ArchiveReader:
         self._tiles: dict[tuple[int, int], bytes] = {}
         self._marked: dict[int, tuple[int, int, bytes]] = {}
         self._expected = 0
+        self._size = 0
         self._leaves: Callable[[int], bytes] = lambda _: b""
         self.contents: Contents | None = None
         """What was read, once all of it was."""
@@ -193,6 +195,10 @@ class ArchiveReader:
             pass
         assert self.contents is not None
         return self.contents
+
+    def proof(self, leaf: int) -> list[bytes]:
+        """The inclusion proof of one of its leaves in the tree that was signed; to be asked for between two pages."""
+        return inclusion(leaf, self._size, self._tile)
 
     def _pages(self, leaves: IO[bytes]) -> Iterator[list[ArchivedEvent]]:
         header = self._read_header()
@@ -225,7 +231,14 @@ class ArchiveReader:
         if page:
             yield page
         self.contents = Contents(
-            header.month, header.low, header.high, header.checkpoint, checkpoint.size, jobs, events
+            header.month,
+            header.low,
+            header.high,
+            header.checkpoint,
+            header.keys,
+            checkpoint.size,
+            jobs,
+            events,
         )
 
     def _read_header(self) -> Header:
@@ -250,11 +263,9 @@ class ArchiveReader:
             self._marked[tile.index] = (leaves.seek(0, SEEK_END), len(hashes) // SIZE, marked)
             leaves.write(hashes)
 
-        def tile_of(level: int, index: int) -> bytes:
-            return self._tiles.get((level, index), b"") if level else self._leaves(index)
-
+        self._size = checkpoint.size
         try:
-            made = root(checkpoint.size, tile_of)
+            made = root(checkpoint.size, self._tile)
         except ProofFailed as error:
             raise ArchiveRefused(f"the archive lacks tiles of the tree: {error}") from error
         if made != checkpoint.root:
@@ -273,6 +284,9 @@ class ArchiveReader:
                 raise ArchiveRefused(f"{named} of the archive is not that of the tree that was signed")
         if not self._seen(tile.level, tile.index, hashes):
             raise ArchiveRefused(f"{named} of the archive is not that of this log's seal")
+
+    def _tile(self, level: int, index: int) -> bytes:
+        return self._tiles.get((level, index), b"") if level else self._leaves(index)
 
     def _read_leaves(self, leaves: IO[bytes], index: int) -> bytes:
         if index not in self._marked:

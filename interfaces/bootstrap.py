@@ -123,6 +123,7 @@ __all__ = [
     "replace_lost_key",
     "retention",
     "sealing_keys",
+    "signed_by",
     "sweep",
     "traces_endpoint",
     "video_tools",
@@ -521,10 +522,15 @@ def retention(settings: Settings, tell: Callable[[str], None]) -> Iterator[Reten
             PostgresMonths(database, VIEWS),
             ObjectArchives(settings.archives_place),
             VIEWS,
-            lambda note: bool(signers(note, keys)),
+            signed_by(keys),
             settings.data / "uploads",
             tell,
         )
+
+
+def signed_by(keys: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a note is signed by one of the public keys."""
+    return lambda note: bool(signers(note, list(keys)))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from importlib.metadata import version
+from uuid import UUID
 
 from pydantic import ValidationError
 
@@ -163,6 +164,13 @@ def parser() -> argparse.ArgumentParser:
     rekey.add_argument("--json", action="store_true", help="print what was done as JSON")
     rekey.set_defaults(command=_audit_rekey)
 
+    one = actions.add_parser("bundle", help="print one job's bundle out of the archive of its month; offline")
+    one.add_argument("archive", metavar="ARCHIVE", help="the file, such as 2026-03-….ndjson.gz; all of it is checked")
+    one.add_argument("job", type=UUID, metavar="JOB", help="the job's id")
+    key = "a public key of the log; may be given again"
+    one.add_argument("--key", action="append", required=True, metavar="KEY", help=key)
+    one.set_defaults(command=_audit_bundle)
+
     _retention_of(commands)
 
     verify = commands.add_parser("verify", help="check a job's bundle, or the archive of a month, offline")
@@ -301,6 +309,12 @@ def _audit_keys(settings: Settings, given: argparse.Namespace) -> int:
     from interfaces.cli.audit import keys
 
     return keys(settings, given)
+
+
+def _audit_bundle(settings: Settings, given: argparse.Namespace) -> int:
+    from interfaces.cli.bundle import run
+
+    return run(settings, given)
 
 
 def _audit_rekey(settings: Settings, given: argparse.Namespace) -> int:
