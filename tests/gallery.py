@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 THEMES = ("light", "dark")
 WIDE, NARROW = 1280, 360
+LOOKED_AT = ("running", "waiting", "filtered", "nothing", "error")
+"""Pages that are looked at and stand in no README."""
 TALL = 860
 """Pixels of height that a picture in the README has at the most."""
 QUESTION = "Sort 7, 3, 9, 1 and 5 with bubble sort."
@@ -66,6 +68,29 @@ class Demo:
         self.http.post("/v1/queues/mail/pauses", json={"reason": "the provider is down until noon"}).raise_for_status()
         asked = {"reason": "the monthly look"}
         self.http.post("/v1/projections/usage/verifications", json=asked).raise_for_status()
+
+    def keys(self, admin: str) -> None:
+        """Keys of every role, one of which was revoked."""
+        self.http.headers["Authorization"] = f"Bearer {admin}"
+        for new in (
+            {"name": "shop", "role": "client", "namespace": "shop", "rate": 50, "in_flight": 1000},
+            {"name": "render-farm", "role": "worker"},
+            {"name": "ops", "role": "operator"},
+            {"name": "audit-2026", "role": "auditor"},
+            {"name": "old-laptop", "role": "admin"},
+        ):
+            made = self.http.post("/v1/keys", json=new).raise_for_status().json()
+            used = {"Authorization": f"Bearer {made['secret']}"}
+            if new["name"] != "render-farm":
+                self.http.get("/v1/jobs", headers=used).raise_for_status()
+            if new["name"] == "old-laptop":
+                self.http.delete(f"/v1/keys/{made['key']['id']}").raise_for_status()
+
+        def noted() -> bool:
+            keys = self.http.get("/v1/keys").json()["items"]
+            return sum(key["last_used_at"] is not None for key in keys) >= 4
+
+        eventually(noted, 60, "when keys were used")
 
     def _asked(self, path: str, body: Json) -> str:
         id: str = self.http.post(path, json=body).raise_for_status().json()["id"]
@@ -146,7 +171,7 @@ class Demo:
 
     def pages(self) -> dict[str, str]:
         """The addresses of all pages, by name."""
-        names = ("overview", "jobs", "new", "log", "failures", "workers", "queues", "projections", "audit")
+        names = ("overview", "jobs", "new", "log", "failures", "workers", "queues", "projections", "audit", "keys")
         shown = {"job": "rescued", "question": "question", "video": "video", "running": "export", "waiting": "waiting"}
         return {
             **{name: f"/{name}" for name in names},
@@ -211,6 +236,7 @@ def main() -> int:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         made = start("keys", "create", "--name", "anna", "--role", "admin", "--json")
         key = json.loads(made.wait_for_line('"secret"'))["secret"]
+        filled.keys(key)
         for theme in THEMES:
             for width in (WIDE, NARROW) if there else (WIDE,):
                 for name, path in {**filled.pages(), "sign-in": "/sign-in"}.items():
@@ -220,7 +246,8 @@ def main() -> int:
                     if there:
                         there.mkdir(parents=True, exist_ok=True)
                         (there / f"{name}-{theme}-{width}.png").write_bytes(png)
-                    elif (kept := IMAGES / f"{name}-{theme}.webp").exists():
+                    elif name not in LOOKED_AT:
+                        kept = IMAGES / f"{name}-{theme}.webp"
                         Image.open(io.BytesIO(png)).save(kept, "WEBP", quality=72, method=6)
         browser.close()
     return 0

@@ -18,7 +18,7 @@ from application.jobs import JobView
 from application.keys import ANYBODY, Role, Unauthenticated
 from interfaces.console.compression import takes_gzip, zipped
 from interfaces.console.timeline import details
-from interfaces.http.guard import AUDITOR, CLIENT, OPERATOR, READER, caller_of
+from interfaces.http.guard import ADMIN, AUDITOR, CLIENT, OPERATOR, READER, caller_of
 from interfaces.http.problems import KINDS, Problem, answer_problem
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -54,6 +54,7 @@ PLACES = (
     Place("/queues", "Queues", OPERATOR),
     Place("/projections", "Projections", OPERATOR),
     Place("/audit", "Audit", AUDITOR),
+    Place("/keys", "Keys", ADMIN),
 )
 
 

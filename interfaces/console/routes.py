@@ -5,6 +5,7 @@ from litestar import Router
 from interfaces.console.audit import show_audit, show_log
 from interfaces.console.frame import answer_error
 from interfaces.console.jobs import show_job, show_jobs
+from interfaces.console.keys import show_keys
 from interfaces.console.new import show_new
 from interfaces.console.operations import (
     show_failures,
@@ -36,6 +37,7 @@ def console() -> Router:
             show_projections,
             show_log,
             show_audit,
+            show_keys,
             get_static,
         ],
         exception_handlers={Exception: answer_error},

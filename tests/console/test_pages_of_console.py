@@ -2,14 +2,16 @@
 
 import re
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from interfaces.console.frame import HEADERS, PLACES
 from tests.console.conftest import Console, Look, Theme
+from tests.infrastructure.views import UNHEARD_OF, append_by_hand
 from tests.waiting import eventually
 
 NARROW = 360
@@ -34,11 +36,17 @@ def story(console: Console) -> dict[str, str]:
     reports = [told, {**said, "type": "failed", "error": error, "final": True}]
     answer = console.http.post("/v1/reports", json={"worker": worker, "reports": reports}).json()
     assert [result["ok"] for result in answer["results"]] == [True, True], answer
-    return {"failed": failed, "running": running, "waiting": waiting, "long": long}
+    products = {
+        "page": ("visualizations", {"question": "What is 15 % of 80?"}),
+        "video": ("presentations", {"title": "t", "slides": [{"title": "s", "seconds": 1}], "size": "720p"}),
+    }
+    made = {name: console.http.post(f"/v1/{path}", json=body).json()["id"] for name, (path, body) in products.items()}
+    eventually(lambda: {console.job(id)["status"] for id in made.values()} == {"completed"}, 90)
+    return {"failed": failed, "running": running, "waiting": waiting, "long": long, **made}
 
 
 def paths(story: dict[str, str]) -> list[str]:
-    jobs = [f"/jobs/{story[name]}" for name in ("failed", "running", "waiting", "long")]
+    jobs = [f"/jobs/{story[name]}" for name in ("failed", "running", "waiting", "long", "page", "video")]
     return [
         *(place.path for place in PLACES),
         *jobs,
@@ -107,8 +115,77 @@ def test_an_empty_installation_says_what_to_do_first(new_database: Any, start: A
     expect(page.get_by_role("heading", name="Nothing here yet")).to_be_visible()
     page.get_by_role("link", name="make something new").click()
     expect(page.get_by_role("textbox", name="Question")).to_be_visible()
-    page.goto(f"{server.url}/workers")
-    expect(page.get_by_text("jobledger worker", exact=True)).to_be_visible()
+    for path, says in (
+        ("overview", "No queue yet"),
+        ("workers", "jobledger worker"),
+        ("failures", "Nothing has failed"),
+        ("queues", "A queue is there as soon as a job names it"),
+        ("log", "what happens is shown here as it happens"),
+        ("audit", "Nobody yet."),
+        ("keys", "jobledger keys create --name anna --role admin"),
+    ):
+        page.goto(f"{server.url}/{path}")
+        expect(page.get_by_text(says).first).to_be_visible()
+
+
+def test_a_parked_projection_is_told_of_in_words_and_goes_on(
+    start: Any, new_database: Any, look: Look, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    dsn = new_database()
+    console = Console(start("api", "--port", "0", DATABASE_URL=dsn).url)
+    start("projector", DATABASE_URL=dsn).wait_for_line("following the log")
+    id = console.create()
+    append_by_hand(dsn, UUID(id), UNHEARD_OF)
+    page = look(f"{console.url}/overview")
+    health = page.locator(".card", has=page.get_by_role("heading", name="Health"))
+    expect(health).to_contain_text("Projection stats is parked")
+    expect(health.locator(".badge")).to_have_text("ready")
+    page.goto(f"{console.url}/projections")
+    for name in ("stats", "workers"):
+        row = page.locator(".row", has=page.get_by_role("heading", name=name, exact=True))
+        expect(row.locator(".badge").first).to_have_text("parked")
+        expect(row.get_by_role("link", name=f"version 2 of …{id[-8:]}")).to_be_visible()
+        form = row.get_by_role("form", name=f"Resume {name}")
+        form.get_by_role("combobox").select_option("skip")
+        form.get_by_role("textbox", name="Reason").fill("written by hand")
+        form.get_by_role("button", name="Resume").click()
+        expect(row.locator(".badge").first).to_have_text("live")
+        expect(row).to_contain_text("1 skipped")
+    console.http.close()
+
+
+def test_a_job_is_asked_for_and_cancelled_with_the_keyboard_alone(console: Console, look: Look) -> None:
+    page = look(f"{console.url}/jobs")
+    tab_to(page, page.get_by_role("link", name="New").last)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="New", level=1)).to_be_visible()
+    tab_to(page, page.get_by_role("textbox", name="Question"))
+    page.keyboard.type("What is 25 % of 60?")
+    tab_to(page, page.get_by_role("button", name="Make a page"))
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/jobs/*")
+    expect(page.locator("#state .badge")).to_have_text("completed")
+    tab_to(page, page.get_by_role("textbox", name="Reason"))
+    page.keyboard.type("once more")
+    tab_to(page, page.get_by_role("button", name="Requeue"))
+    page.keyboard.press("Enter")
+    expect(page.locator("#events")).to_contain_text("once more")
+    page.goto(f"{console.url}/jobs/{console.create(queue='by-keyboard')}")
+    tab_to(page, page.get_by_role("textbox", name="Reason"))
+    page.keyboard.type("asked twice")
+    page.keyboard.press("Enter")
+    expect(page.locator("#state .badge")).to_have_text("cancelled")
+
+
+def tab_to(page: Page, wanted: Locator) -> None:
+    """Go on with the keyboard until the focus, which is seen, is there."""
+    expect(wanted).to_be_visible()
+    for _ in range(100):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("wanted => wanted === document.activeElement"):
+            assert wanted.evaluate("wanted => getComputedStyle(wanted).outlineStyle") != "none"
+            return
+    pytest.fail(f"the focus never comes to {wanted}")
 
 
 def test_the_overview_counts_and_shows_what_runs(console: Console, look: Look, story: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ PAGES = {
     "client": ["Jobs", "New"],
     "auditor": ["Jobs", "Log", "Audit"],
     "operator": ["Overview", "Jobs", "New", "Failures", "Workers", "Queues", "Projections"],
-    "admin": ["Overview", "Jobs", "New", "Log", "Failures", "Workers", "Queues", "Projections", "Audit"],
+    "admin": ["Overview", "Jobs", "New", "Log", "Failures", "Workers", "Queues", "Projections", "Audit", "Keys"],
 }
 
 
@@ -110,6 +110,36 @@ def test_each_role_finds_its_own_pages_and_actions(
         expect(page.locator("#state .badge")).to_have_text("cancelled")
         events = closed.http.get(f"/v1/jobs/{id}/events").json()["items"]
         assert events[-1]["by"] == f"key:the-{role}"
+
+
+def test_an_admin_sees_what_each_key_was_used_for_and_revokes_one(
+    closed: Console, look: Look, secrets: dict[str, str]
+) -> None:
+    made = closed.http.post("/v1/keys", json={"name": "lost", "role": "client", "namespace": "a", "rate": 5}).json()
+    lost = {"Authorization": f"Bearer {made['secret']}"}
+    page = signed_in(look, closed, secrets["admin"], "/keys", strict=False)
+    row = page.locator(".row", has=page.get_by_role("heading", name="lost", exact=True))
+    for said in ("namespace a", "5 requests a second", "by key:the-admin", "never used"):
+        expect(row).to_contain_text(said)
+    assert httpx2.get(f"{closed.url}/v1/jobs", headers=lost).status_code == 200
+    expect(row).to_contain_text("last used")
+    assert not [secret for secret in (*secrets.values(), made["secret"]) if secret in page.content()]
+    row.get_by_text("Revoke lost").click()
+    row.get_by_role("button", name="Revoke").click()
+    expect(row.locator(".badge")).to_have_text("revoked")
+    expect(row).to_contain_text("by key:the-admin")
+    assert httpx2.get(f"{closed.url}/v1/jobs", headers=lost).status_code == 401
+    own = page.locator(".row", has=page.get_by_role("heading", name="the-admin (yours)", exact=True))
+    own.get_by_text("Revoke the-admin").click()
+    own.get_by_role("button", name="Revoke").click()
+    expect(own.get_by_role("alert")).to_contain_text("last admin key")
+    page.set_viewport_size({"width": 360, "height": 800})
+    schemes: tuple[Theme, ...] = ("light", "dark")
+    for scheme in schemes:
+        page.emulate_media(color_scheme=scheme)
+        results = Axe().run(page)
+        assert not results.violations_count, results.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
 def test_jobs_of_another_namespace_are_as_if_there_were_none(
