@@ -9,25 +9,19 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
 from psycopg import Connection, sql
 
-from application.archive_writer import Leaves, Sealed, Source, StoredEvent
+from application.archive_writer import Source
 from application.archives import ArchivedEvent
-from application.projections import Rows
 from application.retention import ArchiveRow, Busy, Month, Plan, RetentionRefused
-from domain.events import Progressed, decode
-from domain.job import Job
-from domain.merkle import WIDTH
-from infrastructure.postgres.columns import uuids
-from infrastructure.postgres.contents import name_contents_again
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.jobs import insert_jobs, move_jobs
+from infrastructure.postgres.month import ENDS, PostgresMonth, on
 from infrastructure.postgres.projections import View, carried_generation
-from infrastructure.postgres.seal import PostgresSeal, unpacked
+from infrastructure.postgres.returning import ATTACH, DISCARD, FINISH, RECEIVE, execute_all, make_rows, put
+from infrastructure.postgres.seal import PostgresSeal
 
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '200ms'"
 ALONE = "SELECT pg_try_advisory_lock(1785684588, 1)"  # "jobl"
@@ -64,7 +58,6 @@ FROM jobs
 WHERE id >= %(low)s AND id < %(high)s
 """
 UNFINISHED = "SELECT count(*) FROM jobs WHERE id >= %s AND id < %s AND finished_at IS NULL"
-ENDS = "SELECT coalesce(min(notification_id), 0), coalesce(max(notification_id), 0) FROM {table}"
 BEHIND = """
 SELECT name FROM projections WHERE state <> 'retired' AND position < %s ORDER BY name, generation
 """
@@ -102,61 +95,6 @@ DELETE FROM jobs WHERE id = ANY(ARRAY(SELECT id FROM jobs WHERE id >= %s AND id 
 MOVE = "UPDATE archives SET state = %s WHERE month = %s"
 RETURNED = "UPDATE archives SET state = 'returned', returned_at = clock_timestamp() WHERE month = %s"
 UNCARRY = "DELETE FROM {view} WHERE generation = %s"
-EVENTS = """
-SELECT originator_id, originator_version, notification_id, topic, hash, state
-FROM (
-  SELECT *, sum(octet_length(state)) OVER (ORDER BY originator_id, originator_version) - octet_length(state) AS before
-  FROM (
-    SELECT * FROM {table} WHERE (originator_id, originator_version) > (%s, %s)
-    ORDER BY originator_id, originator_version
-    LIMIT %s
-  ) AS page
-) AS page
-WHERE before < 16777216
-ORDER BY originator_id, originator_version
-"""
-TILES = """
-SELECT index, positions FROM seal_tiles
-WHERE level = 0 AND index >= coalesce((
-    SELECT index FROM seal_tiles WHERE level = 0 AND first_position <= %s ORDER BY first_position DESC LIMIT 1
-  ), 0) AND first_position <= %s
-ORDER BY index
-"""
-POSITIONS_WITHIN = "SELECT notification_id FROM {table} WHERE notification_id >= %s AND notification_id <= %s"
-POSITIONS = "SELECT positions FROM seal_tiles WHERE level = 0 AND index = %s"
-NEXT_IDS = """
-SELECT originator_id FROM {table} WHERE originator_version = 1 AND originator_id > %s ORDER BY originator_id LIMIT %s
-"""
-THERE = "SELECT id FROM jobs WHERE id = ANY(%b::uuid[])"
-STREAMS = """
-SELECT originator_id, notification_id, state FROM {table}
-WHERE originator_id = ANY(%b::uuid[])
-ORDER BY originator_id, originator_version
-"""
-RECEIVE = (
-    "DROP TABLE IF EXISTS {table}",
-    "CREATE TABLE {table} (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)",
-)
-COPY = """
-COPY {table} (originator_id, originator_version, topic, state, hash, notification_id, recorded_at)
-FROM STDIN (FORMAT binary)
-"""
-COLUMN_TYPES = ("uuid", "int8", "text", "bytea", "bytea", "int8", "timestamptz")
-# What add_event_partition makes of a partition, and a constraint that spares ATTACH to read all of it.
-FINISH = (
-    "ALTER TABLE {table} ADD PRIMARY KEY (originator_id, originator_version)",
-    "CREATE UNIQUE INDEX {position} ON {table} (notification_id)",
-    "CREATE INDEX {recorded_at} ON {table} USING brin (recorded_at)",
-    "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON {table} "
-    "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_history()",
-    "CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON {table} "
-    "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_history()",
-    "ALTER TABLE {table} ADD CONSTRAINT month CHECK (originator_id >= {low} AND originator_id < {high})",
-)
-ATTACH = (
-    "ALTER TABLE events ATTACH PARTITION {table} FOR VALUES FROM ({low}) TO ({high})",
-    "ALTER TABLE {table} DROP CONSTRAINT month",
-)
 
 
 class PostgresMonths:
@@ -228,7 +166,7 @@ class PostgresMonths:
 
     def close(self, month: Month) -> None:
         with self._moment() as connection:
-            connection.execute(self._on(CLOSE, month))
+            connection.execute(on(CLOSE, month))
             ((unfinished,),) = connection.execute(UNFINISHED, (month.low, month.high)).fetchall()
             if unfinished:
                 raise RetentionRefused(f"{month} stays in the log: {unfinished} of its jobs have not ended")
@@ -238,7 +176,7 @@ class PostgresMonths:
         with self._moment() as connection:
             self._uncarry(connection, month)
             connection.execute(FORGET, (month.day,))
-            connection.execute(self._on(OPEN, month))
+            connection.execute(on(OPEN, month))
 
     def uncarry(self, month: Month) -> None:
         with self._database.connection() as connection, connection.transaction():
@@ -250,7 +188,7 @@ class PostgresMonths:
 
     def written(self, month: Month, written: ArchiveRow) -> None:
         with self._database.connection() as connection, connection.transaction():
-            ends = connection.execute(self._on(ENDS, month)).fetchone() or (0, 0)
+            ends = connection.execute(on(ENDS, month)).fetchone() or (0, 0)
             connection.execute(UNMARK, (month.day,))
             marks = ((tile.index, month.day, tile.marked) for tile in self.source(month).leaves())
             with connection.cursor() as cursor:
@@ -266,73 +204,48 @@ class PostgresMonths:
         with self._still() as connection:
             if behind := self._unready(month):
                 raise Busy(f"{month} waits: {'; '.join(behind)}")
-            connection.execute(self._on("ALTER TABLE events DETACH PARTITION {table}", month))
-            connection.execute(self._on("DROP TABLE {table}", month))
+            connection.execute(on("ALTER TABLE events DETACH PARTITION {table}", month))
+            connection.execute(on("DROP TABLE {table}", month))
             connection.execute(MOVE, ("archived", month.day))
 
     def receive(self, month: Month) -> None:
         with self._database.connection() as connection, connection.transaction():
-            for statement in RECEIVE:
-                connection.execute(self._on(statement, month))
+            execute_all(connection, RECEIVE, month)
 
     def discard(self, month: Month) -> None:
         with self._database.connection() as connection:
-            connection.execute(self._on(RECEIVE[0], month))
+            connection.execute(on(DISCARD, month))
 
     def put(self, month: Month, events: Sequence[ArchivedEvent]) -> None:
-        named = set()
         with self._database.connection() as connection:
-            with connection.cursor() as cursor, cursor.copy(self._on(COPY, month)) as copy:
-                copy.set_types(COLUMN_TYPES)
-                for event in events:
-                    state = event.state.encode()
-                    told = decode(state)
-                    place = (event.job_id, event.version, event.topic, state, bytes.fromhex(event.hash))
-                    copy.write_row((*place, int(event.position), told.at))
-                    if isinstance(told, Progressed) and told.artifact is not None:
-                        named.add((told.artifact.sha256, event.job_id))
-            name_contents_again(connection, named)
+            put(connection, month, events)
 
     def finish(self, month: Month) -> None:
         with self._database.connection() as connection, connection.transaction():
-            for statement in (*FINISH, CLOSE):
-                connection.execute(self._on(statement, month))
+            execute_all(connection, (*FINISH, CLOSE), month)
 
     def attach(self, month: Month) -> None:
         with self._still() as connection:
             if building := connection.execute(BUILDING).fetchall():
                 raise Busy(f"projection {building[0][0]!r} is being rebuilt; {month} waits until it is")
             self._uncarry(connection, month)
-            for statement in ATTACH:
-                connection.execute(self._on(statement, month))
+            execute_all(connection, ATTACH, month)
             connection.execute(MOVE, ("returning", month.day))
 
     def make_rows(self, month: Month, after: UUID, limit: int) -> UUID | None:
         with self._database.connection() as connection, connection.transaction():
-            ids = [id for (id,) in connection.execute(self._on(NEXT_IDS, month), (after, limit), binary=True)]
-            there = {id for (id,) in connection.execute(THERE, (uuids(ids),), binary=True)}
-            missing = [id for id in ids if id not in there]
-            jobs = {id: Job(id=id) for id in missing}
-            positions: dict[UUID, int] = {}
-            streams: dict[UUID, list[Any]] = {id: [] for id in missing}
-            for id, position, state in connection.execute(self._on(STREAMS, month), (uuids(missing),), binary=True):
-                streams[id].append(decode(state))
-                positions[id] = position
-            jobs = {id: Job.fold(id, events) for id, events in streams.items()}
-            insert_jobs(connection, list(jobs.values()), [positions[id] for id in jobs], {})
-            move_jobs(connection, list(jobs.values()), [positions[id] for id in jobs])
-        return ids[-1] if ids else None
+            return make_rows(connection, month, after, limit)
 
     def returned(self, month: Month) -> None:
         with self._moment() as connection:
             self._uncarry(connection, month)
             connection.execute(UNMARK, (month.day,))
             connection.execute(RETURNED, (month.day,))
-            connection.execute(self._on(OPEN, month))
+            connection.execute(on(OPEN, month))
 
     def _unready(self, month: Month) -> list[str]:
         """What has not got as far as the month's last event."""
-        ((_, last),) = self._database.rows(self._on(ENDS, month))
+        ((_, last),) = self._database.rows(on(ENDS, month))
         behind = [f"projection {name!r} has not got through it" for (name,) in self._database.rows(BEHIND, (last,))]
         sealed = PostgresSeal(self._database).sealed_to()
         if sealed is None or sealed.position < last:
@@ -362,70 +275,3 @@ class PostgresMonths:
                 yield connection
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             raise Busy("transactions that others have open are in the way; try again when they have ended") from error
-
-    @staticmethod
-    def _on(statement: LiteralString, month: Month) -> sql.Composed:
-        name = month.partition
-        return sql.SQL(statement).format(
-            table=sql.Identifier(name),
-            position=sql.Identifier(f"{name}_position"),
-            recorded_at=sql.Identifier(f"{name}_recorded_at"),
-            low=sql.Literal(month.low),
-            high=sql.Literal(month.high),
-        )
-
-
-class PostgresMonth:
-    """See the port, `application.archive_writer.Source`."""
-
-    def __init__(self, database: Database, views: Collection[View], month: Month) -> None:
-        self._database = database
-        self._views = {view.name: view for view in views}
-        self._month = month
-        self._seal = PostgresSeal(database)
-
-    def sealed(self) -> Sealed:
-        sealed = self._seal.sealed_to()
-        if sealed is None:
-            raise RetentionRefused("nothing is sealed yet; does a projector run?")
-        return Sealed(sealed.size, sealed.checkpoint, [key.key for key in self._seal.sealing_keys()])
-
-    def tile(self, level: int, index: int) -> bytes:
-        return self._seal.tile(level, index)
-
-    def leaves(self) -> Iterator[Leaves]:
-        first, last = self._database.rows(self._on(ENDS))[0]
-        with (
-            self._database.connection() as connection,
-            connection.transaction(),
-            connection.cursor("tiles") as tiles,
-        ):
-            tiles.execute(TILES, (first, last), binary=True)
-            for index, packed in tiles:
-                positions = unpacked(bytes(packed))
-                rows = self._database.rows(self._on(POSITIONS_WITHIN), (positions[0], positions[-1]))
-                if found := {position for (position,) in rows}:
-                    yield Leaves(index, positions[0], _marked(positions, found))
-
-    def positions(self, index: int) -> list[int]:
-        ((packed,),) = self._database.rows(POSITIONS, (index,))
-        return unpacked(bytes(packed))
-
-    def events(self, after: tuple[UUID, int], limit: int) -> list[StoredEvent]:
-        rows = self._database.rows(self._on(EVENTS), (*after, limit))
-        return [StoredEvent(id, version, at, topic, hash, state) for id, version, at, topic, hash, state in rows]
-
-    def carry(self, rows: dict[str, Rows]) -> None:
-        with self._database.connection() as connection, connection.transaction():
-            for name, made in rows.items():
-                if made:
-                    self._views[name].add(connection, carried_generation(self._month.day), made)
-
-    def _on(self, statement: LiteralString) -> sql.Composed:
-        return PostgresMonths._on(statement, self._month)
-
-
-def _marked(positions: Sequence[int], found: Collection[int]) -> bytes:
-    """A bit for each position that was found, the first one lowest."""
-    bits = sum(1 << n for n, position in enumerate(positions) if position in found)
-    return bits.to_bytes(WIDTH // 8, "little")
