@@ -95,8 +95,8 @@ class Member:
         self._ended.clear()
 
 
-class Fleet:
-    """Three servers, two workers with the database and two across HTTP, two projectors; all of it can be struck."""
+class Members:
+    """Processes of a service, and what they stand on, which is ended with them; `__enter__` is a fleet's own."""
 
     def __init__(self, folder: Path, begun: Callable[[str], None]) -> None:
         """`begun` is told what is being started."""
@@ -105,6 +105,23 @@ class Fleet:
         self.members: list[Member] = []
         self._say = begun
         self._stack = ExitStack()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    def wait_until_ready(self) -> None:
+        for member in self.members:
+            member.wait_until_ready()
+
+    def dead(self) -> list[str]:
+        """Members that ended by themselves."""
+        return [member.name for member in self.members if not member.alive]
+
+
+class Fleet(Members):
+    """Three servers, two workers with the database and two across HTTP, two projectors; all of it can be struck."""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -125,11 +142,6 @@ class Fleet:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, traceback)
-
     @property
     def dsn(self) -> str:
         """The address of the database itself, past the network."""
@@ -137,14 +149,6 @@ class Fleet:
 
     def one(self, role: Role, dice: random.Random) -> Member:
         return dice.choice([member for member in self.members if member.role == role])
-
-    def wait_until_ready(self) -> None:
-        for member in self.members:
-            member.wait_until_ready()
-
-    def dead(self) -> list[str]:
-        """Members that ended by themselves."""
-        return [member.name for member in self.members if not member.alive]
 
     def _members(self) -> Iterator[Callable[[], Member]]:
         """The first server and worker reach the database directly, the others across the network, some with a clock."""

@@ -1,13 +1,10 @@
 """Real processes of every role over a cluster that fails over, whose address names all its machines."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tests.chaos import marks
-from tests.chaos.fleet import Member, Role
+from tests.chaos.fleet import Member, Members, Role
 from tests.chaos.network import Network
 from tests.cluster.machines import Cluster
 from tests.ports import free_port
@@ -15,15 +12,8 @@ from tests.ports import free_port
 SERVERS = 2
 
 
-class ClusterFleet:
+class ClusterFleet(Members):
     """Two servers, two workers, one across HTTP, two projectors."""
-
-    def __init__(self, folder: Path, begun: Callable[[str], None]) -> None:
-        self.folder = folder
-        self.marks = folder / "marks"
-        self.members: list[Member] = []
-        self._say = begun
-        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -44,19 +34,6 @@ class ClusterFleet:
             self.wait_until_ready()
             self._stack = stack.pop_all()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, traceback)
-
-    def wait_until_ready(self) -> None:
-        for member in self.members:
-            member.wait_until_ready()
-
-    def dead(self) -> list[str]:
-        """Members that ended by themselves."""
-        return [member.name for member in self.members if not member.alive]
 
     def _add(self, stack: ExitStack, name: str, role: Role, arguments: list[str], handlers: str = "") -> None:
         settings = {
