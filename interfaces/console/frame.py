@@ -113,7 +113,7 @@ def _templates() -> Environment:
     )
     environment.globals |= {"CLIENT": CLIENT, "AUDITOR": AUDITOR, "OPERATOR": OPERATOR}
     environment.filters |= {"json": _json, "moment": moment, "duration": duration, "bytes": _bytes}
-    environment.filters |= {"said": details, "says": _says}
+    environment.filters |= {"said": details, "says": _says, "segment": _segment}
     return environment
 
 
@@ -146,6 +146,11 @@ def duration(seconds: float) -> str:
             rest = int(seconds % large // small)
             return f"{int(seconds // large)} {large_name}" + (f" {rest} {small_name}" if rest else "")
     raise AssertionError
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path: a slash in it, too, which jinja's own filter leaves alone."""
+    return quote(name, safe="")
 
 
 def _bytes(size: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
@@ -137,7 +138,7 @@ def create_app(service: Any, *, older_pollers: bool = True) -> ASGIApp:
         openapi_config=None,
         logging_config=None,
     )
-    door = safe(guarded(_with_methods(app), service.keys, service.origins))
+    door = safe(guarded(_with_methods(_with_queues(app)), service.keys, service.origins))
     return door if service.tracing is None else traced(door, service.tracing)
 
 
@@ -186,6 +187,22 @@ def _with_methods(app: ASGIApp) -> ASGIApp:
             scope = {**scope, "method": "GET", "head": True}  # type: ignore[assignment]
         elif scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS":
             send = _allowing_all(scope, send)
+        await app(scope, receive, send)
+
+    return answered
+
+
+def _with_queues(app: ASGIApp) -> ASGIApp:
+    """A slash in a queue's name is sent as %2F, and servers hand paths on decoded: the router is shown one without.
+
+    What the queue is called is read from the path as it was sent.
+    """
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP and scope["path"].startswith("/v1/queues/"):
+            sent = scope["raw_path"].split(b"/")
+            if len(sent) == 5 and scope["path"].count("/") > 4:
+                scope = {**scope, "path": f"/v1/queues/named/{unquote(sent[4])}"}
         await app(scope, receive, send)
 
     return answered

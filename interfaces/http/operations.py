@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from urllib.parse import unquote
 
 from litestar import Request, delete, get, post
 from msgspec import Meta, Struct
@@ -242,8 +243,8 @@ def _name(request: Request[Any, Any, Any]) -> str:
 
 
 def _queue(request: Request[Any, Any, Any]) -> str:
-    """The name in the path. Raises Invalid for what cannot be a queue's."""
-    name = _name(request)
+    """The name in the path as it was sent, since it may have slashes. Raises Invalid for what cannot be a queue's."""
+    name = unquote(request.scope["raw_path"].decode().partition("/queues/")[2].partition("/")[0])
     if not 0 < len(name) <= 200 or "\0" in name or "\ufffd" in name:
         raise Invalid(FieldError("name", "must be 1 to 200 characters in UTF-8, without NUL"))
     return name

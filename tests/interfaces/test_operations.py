@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -77,6 +78,18 @@ def test_stats_tell_of_the_window_and_of_now(service: Service, queue: str) -> No
     before = get(service, "/v1/stats", queue=queue, to=yesterday.isoformat())
     assert before["items"][0]["created"] == 0
     assert before["run"] == {"count": 0, "p50": None, "p90": None, "p95": None, "p99": None}
+
+
+@pytest.mark.parametrize("name", ["a/b", "/", "a//b/", "%2F", "a%2Fb", "../x", "ü/é", "pauses", "a/pauses"])
+def test_a_queue_of_any_name_is_paused(service: Service, queue: str, name: str) -> None:
+    called = f"{name}{queue}/{name}"
+    service.create(queue=called)
+    place = f"/v1/queues/{quote(called, '')}/pauses"
+    assert service.http.post(place, json={"reason": "out of paper"}).status_code == 201
+    assert queue_of(service, called)["paused"]["reason"] == "out of paper"
+    assert service.http.delete(place).status_code == 204
+    assert queue_of(service, called)["paused"] is None
+    assert service.http.post(f"/v1/queues/{called}/paused", json={"reason": "r"}).status_code == 404
 
 
 def test_a_paused_queue_gives_no_claims_until_it_is_not(service: Service, queue: str) -> None:
