@@ -268,6 +268,23 @@ def test_all_jobs_that_match_are_counted_and_cancelled(console: Console, look: L
     assert {console.job(id)["status"] for id in ids} == {"cancelled"}
 
 
+def test_all_jobs_that_match_are_requeued(console: Console, look: Look) -> None:
+    ids = [console.create(queue="bulk-again") for _ in range(2)]
+    for id in ids:
+        console.http.post(f"/v1/jobs/{id}/cancellations", json={"reason": "a test"}).raise_for_status()
+    page = look(f"{console.url}/jobs?queue=bulk-again&status=cancelled")
+    page.get_by_text("Move all that match").click()
+    page.get_by_label("What").select_option("Requeue")
+    page.get_by_role("textbox", name="Reason").fill("needed after all")
+    page.get_by_role("button", name="Count").click()
+    page.get_by_role("button", name="Requeue 2 jobs").click()
+    page.wait_for_url("**/jobs/0*")
+    expect(page.locator("#state .badge")).to_have_text("completed")
+    for id in ids:
+        last = console.http.get(f"/v1/jobs/{id}/events").json()["items"][-1]
+        assert (last["type"], last["data"]["reason"]) == ("job.requeued", "needed after all")
+
+
 @pytest.mark.parametrize("path", ["/jobs/not-an-id", "/jobs/0199e1b2-7a11-7d6f-9f6e-0123456789ab", "/jobs?color=red"])
 def test_an_error_is_a_page(console: Console, look: Look, path: str) -> None:
     page = look(f"{console.url}{path}", strict=False)
