@@ -37,6 +37,7 @@ from application.log_verification import Unit, Verification
 from application.presentation import KIND as PRESENTATION
 from application.presentation import absent, presentation_handler
 from application.projector import Projector
+from application.readiness import Finding, Ready
 from application.rekeying import Rekeyed, rekey
 from application.reports import AnyReport, Reported, Reports
 from application.rescue import Rescue
@@ -99,8 +100,7 @@ from infrastructure.signing import Keyring, signers
 from infrastructure.tracing import endpoint as traces_endpoint
 from infrastructure.tracing import start_tracing
 from infrastructure.video.local import render
-from interfaces.http.health import Finding, Ready
-from interfaces.http.metrics import Metrics
+from interfaces.process_metrics import Metrics
 from interfaces.settings import Settings
 
 __all__ = [

@@ -18,9 +18,6 @@ import uvloop
 
 from application.errors import Unavailable
 from interfaces.bootstrap import Service, configure_logs, migrate_database, remote_worker
-from interfaces.cli.keys import admit
-from interfaces.http.app import create_app
-from interfaces.http.connections import BoundedConnection
 from interfaces.settings import Settings
 
 log = structlog.get_logger()
@@ -47,6 +44,8 @@ def api(settings: Settings, fd: int | None) -> int:
     _allow_many_connections()
     sys.setswitchinterval(SWITCH_SECONDS)
     _migrate_patiently(settings)
+    from interfaces.cli.keys import admit  # what speaks HTTP is loaded by servers alone, so that others start sooner
+
     if refusal := admit(settings):
         print(f"jobledger: {refusal}", file=sys.stderr)
         return 2
@@ -134,6 +133,9 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(settings: Settings, listening: socket.socket, *, announce: bool) -> None:
+    from interfaces.http.app import create_app
+    from interfaces.http.connections import BoundedConnection
+
     service = Service(settings)
     duties = asyncio.gather(_background(service), service.keys.run())
     _collect_rarely()

@@ -9,6 +9,7 @@ from application.keys import CreatedKey, Key, NewKey
 from application.language import Question
 from application.operations import PauseView, ProjectionView, StatsView
 from application.presentation import Presentation
+from application.readiness import Ready
 from application.why import Why
 from interfaces.http.artifacts import ArtifactPage, UploadQuery
 from interfaces.http.audit import (
@@ -24,7 +25,7 @@ from interfaces.http.audit import (
 )
 from interfaces.http.bulk import BulkCancellation, BulkRequeue
 from interfaces.http.events import CloudEventPage, LogPage, LogQuery
-from interfaces.http.health import Live, Ready
+from interfaces.http.health import Live
 from interfaces.http.jobs import (
     Cancellation,
     CreatedJobs,

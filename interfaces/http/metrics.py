@@ -1,14 +1,12 @@
 """Metrics for Prometheus: what the log says, which survives every restart, and what this process does itself."""
 
 import asyncio
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from litestar import Request, Response, get
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -16,46 +14,10 @@ from prometheus_client.registry import Collector
 from application.errors import ApplicationError
 from application.keys import Caller, Unauthenticated
 from application.operations import LaneMeasures, Measures, Operations
+from application.readiness import CODES, Ready
 from interfaces.http.guard import ANYONE, OPERATOR
-from interfaces.http.health import CODES, Ready, readiness
-
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-EVENTS = (1, 3, 10, 30, 100, 300, 1_000, 3_000)
-
-
-class Metrics:
-    """What is measured in this process, and on the disk of its data folder."""
-
-    def __init__(self, data: Path) -> None:
-        self.registry = CollectorRegistry()
-        self.registry.register(_Disk(data))
-        self._seconds = Histogram(
-            "jobledger_append_seconds",
-            "From sending a batch to the database to its commit, in this process",
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self._events = Histogram(
-            "jobledger_append_events", "Events of a batch, in this process", buckets=EVENTS, registry=self.registry
-        )
-
-    def appended(self, events: int, seconds: float) -> None:
-        """A batch was recorded."""
-        self._events.observe(events)
-        self._seconds.observe(seconds)
-
-
-class _Disk(Collector):
-    """The file system of the data folder: the embedded server, artifacts and uploads may be there."""
-
-    def __init__(self, data: Path) -> None:
-        self._data = data
-
-    def collect(self) -> Iterator[Metric]:
-        there = next(folder for folder in (self._data, *self._data.parents) if folder.exists())
-        usage = shutil.disk_usage(there)
-        yield GaugeMetricFamily("jobledger_disk_bytes", "Size of the data folder's file system", value=usage.total)
-        yield GaugeMetricFamily("jobledger_disk_free_bytes", "What is free there", value=usage.free)
+from interfaces.http.health import readiness
+from interfaces.process_metrics import Metrics
 
 
 class _Log(Collector):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 import yaml
 
-from interfaces.http.health import Code
+from application.readiness import Code
 
 if TYPE_CHECKING:
     from tests.conftest import Process, Start
