@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -38,7 +39,8 @@ POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 LAST_WORDS_SECONDS = 10.0
 """Until what a worker has to say at its end is heard, or left to rescue."""
-STARTED_AT_A_TIME = 50
+SERVED_AT_A_TIME = 50
+"""Jobs whose handlers wait for nothing that are run before claims, reports and heartbeats have their turns."""
 AHEAD_SECONDS = 0.1
 """How much work is held ahead for each process."""
 NOT_HEARD = (Unavailable, KeyRefused)
@@ -98,7 +100,6 @@ class Running(Struct, eq=False):
     room: Room
     next_beat: float
     task: "asyncio.Task[None] | None" = None
-    begun: bool = False
     ended: bool = False
     stopped: Literal["lease-lost", "cancel", "drain"] | None = None
 
@@ -138,6 +139,9 @@ class Worker:
         self._grace = grace
         self._tracing = tracing
         self._running: dict[tuple[int, int], Running] = {}
+        self._waiting: deque[Running] = deque()
+        self._served_soon = False
+        self._context = copy_context()
         self._processes = Processes(min(capacity, os.cpu_count() or 1))
         self._rooms = _rooms(handlers, capacity, self._processes.size)
         self._outbox: deque[Word] = deque()
@@ -219,25 +223,45 @@ class Worker:
         self._away = True
 
     def _take(self, jobs: Sequence[ClaimedJob], room: Room) -> None:
-        """Hold the jobs, and start them while the next claim, if there is room for one, is on its way."""
+        """Hold the jobs, and run them while the next claim, if there is room for one, is on its way."""
         now = self._now()
         taken = [Running(job, room, now + job.heartbeat_timeout / 3) for job in jobs]
         room.running += len(taken)
         room.held += len(taken)
         self._running.update((_held(running.job), running) for running in taken)
-        asyncio.get_running_loop().call_soon(self._start, taken)
+        self._waiting.extend(taken)
+        self._serve_soon()
 
-    def _start(self, taken: Sequence[Running]) -> None:
-        """A few at a time, so that claims, reports and heartbeats have their turns in between."""
-        for running in taken[:STARTED_AT_A_TIME]:
-            running.task = asyncio.create_task(self._work(running))
-        if rest := taken[STARTED_AT_A_TIME:]:
-            asyncio.get_running_loop().call_soon(self._start, rest)
+    def _serve_soon(self) -> None:
+        """See to it that what waits is run, though the handler that runs now may wait for something."""
+        if self._waiting and not self._served_soon:
+            self._served_soon = True
+            asyncio.get_running_loop().create_task(self._serve(), context=self._context.copy())
+
+    async def _serve(self) -> None:
+        """Run what waits, one after the other, in one task: a task for each costs more than a quick handler.
+
+        While a handler waits for something, the next task goes on with the others. One that was cancelled, or in whose
+        context a handler left something, is of no use to the next job.
+        """
+        self._served_soon = False
+        task = asyncio.current_task()
+        assert task is not None
+        for _ in range(SERVED_AT_A_TIME):
+            if not self._waiting:
+                break
+            running = self._waiting.popleft()
+            running.task = task
+            self._serve_soon()
+            handling.set(running.job)
+            context = copy_context()
+            await self._work(running)
+            if task.cancelling() or copy_context() != context:
+                break
+        self._serve_soon()
 
     async def _work(self, running: Running) -> None:
         """Run the handler and report how it ended; the job is held until the report is answered."""
-        handling.set(running.job)
-        running.begun = True
         try:
             report = self._stopped(running) if running.stopped else await self._attempt(running)
         except (LeaseLost, JobFinished) as lost:
@@ -397,7 +421,7 @@ class Worker:
         running = self._running.get(_held(job))
         if running is not None and running.stopped is None and not running.ended:
             running.stopped = why
-            if running.begun and running.task:  # a task cancelled before its first step would never run, nor report
+            if running.task is not None:  # one that has not begun reports so when its turn comes
                 running.task.cancel()
 
     async def _heartbeat(self) -> None:

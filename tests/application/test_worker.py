@@ -4,8 +4,10 @@ import asyncio
 import hashlib
 import resource
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -572,15 +574,22 @@ def test_a_disk_that_is_full_fails_the_attempt_with_that_reason_and_the_next_one
 
 def test_no_more_jobs_run_at_once_than_there_is_room_for(play: Play) -> None:
     running, most = 0, 0
+    full: asyncio.Event
 
     async def work(job: JobContext, order: Order) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
+        if running == 3:
+            full.set()
         await job.progress(0.5)
+        async with asyncio.timeout(20):
+            await full.wait()
         running -= 1
 
     async def story(shop: Shop) -> None:
+        nonlocal full
+        full = asyncio.Event()
         ids = [await shop.create() for _ in range(20)]
         async with shop.working(work=work, capacity=3):
             for id in ids:
@@ -588,6 +597,31 @@ def test_no_more_jobs_run_at_once_than_there_is_room_for(play: Play) -> None:
 
     play(story)
     assert most == 3
+
+
+def test_a_job_finds_nothing_of_the_job_that_was_run_before_it(play: Play) -> None:
+    """They may share a task, since quick handlers are run one after the other in one."""
+    left: ContextVar[UUID | None] = ContextVar("left", default=None)
+    found: list[tuple[UUID | None, int]] = []
+
+    async def work(job: JobContext, order: Order) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        found.append((left.get(), task.cancelling()))
+        if order.count == 2:
+            left.set(job.id)
+        if order.count == 3:
+            task.cancel()
+
+    async def story(shop: Shop) -> None:
+        ids = [await shop.create(input=b'{"count": %d}' % (1 + n % 3)) for n in range(30)]
+        async with shop.working(work=work, capacity=30):
+            for id in ids:
+                await shop.finished(id)
+
+    play(story)
+    assert found == [(None, 0)] * len(found)
+    assert len(found) >= 30
 
 
 def test_progress_that_is_said_too_often_is_merged_and_the_last_is_never_lost(play: Play) -> None:
