@@ -138,7 +138,7 @@ async def _serve(settings: Settings, listening: socket.socket, *, announce: bool
 
     service = Service(settings)
     duties = asyncio.gather(_background(service), service.keys.run())
-    _collect_rarely()
+    collect_rarely()
     config = uvicorn.Config(
         create_app(service, older_pollers=settings.older_pollers == "on"),
         http=BoundedConnection,
@@ -171,7 +171,7 @@ async def _work(settings: Settings, grace: float, concurrency: int) -> None:
     service = Service(settings)
     duties = _background(service)
     work = service.worker(grace, concurrency)
-    _collect_rarely()
+    collect_rarely()
     with _told_to(work.stop, work.hurry):
         await work.run()
         await _end(duties)
@@ -186,7 +186,7 @@ async def _project(settings: Settings) -> None:
     duties = asyncio.gather(
         _background(service), service.projector.run(), service.verifier.run(), service.sealer.run(), *anchoring
     )
-    _collect_rarely()
+    collect_rarely()
     with _told_to(stopping.set):
         print("jobledger projector following the log", flush=True)
         await stopping.wait()
@@ -197,7 +197,7 @@ async def _project(settings: Settings) -> None:
 async def _work_remotely(settings: Settings, url: str, grace: float, concurrency: int) -> int:
     async with remote_worker(settings, url, grace, concurrency) as work:
         print(f"jobledger worker working at {url}", flush=True)
-        _collect_rarely()
+        collect_rarely()
         with _told_to(work.stop, work.hurry):
             await work.run()
     if work.refusal is None:
@@ -265,7 +265,7 @@ def _lifeline(descriptor: int, stop: Callable[[], None]) -> None:
         stop()
 
 
-def _collect_rarely() -> None:
+def collect_rarely() -> None:
     """Garbage in cycles is rare here, and looking for it among a hundred thousand live objects takes 40 ms each time.
 
     What was made so far stays, and is not looked at again.

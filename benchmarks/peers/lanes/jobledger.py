@@ -13,6 +13,7 @@ from benchmarks.peers.lane import Input, Lane, main
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.schema import migrate
 from interfaces.bootstrap import Service
+from interfaces.cli.serve import SWITCH_SECONDS, collect_rarely
 from interfaces.settings import Settings
 
 CONCURRENCY = 2_000
@@ -26,8 +27,11 @@ class JobledgerLane(Lane):
         log.close()
 
     async def open(self) -> None:
+        """As `jobledger api` sets up its process."""
         settings = {"DATABASE_URL": self.dsn, "JOBLEDGER_DATA": os.environ["JOBLEDGER_DATA"]}
         self._service = Service(Settings.model_validate(settings))
+        sys.setswitchinterval(SWITCH_SECONDS)
+        collect_rarely()
 
     async def bulk(self, inputs: Sequence[Input]) -> None:
         await self._service.jobs.create([_new(input) for input in inputs], ASKED)
