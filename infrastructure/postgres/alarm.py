@@ -5,7 +5,7 @@ from datetime import datetime
 
 from application.alarm import Due
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.lists import hops
+from infrastructure.postgres.lanes import hops
 
 # Lane by lane, as the claim goes, each by two looks into the index: what came due does not hide what will be.
 DUE = f"""

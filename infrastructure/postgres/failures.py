@@ -40,10 +40,18 @@ FROM failures
 WHERE generation = %b
 """
 LISTED = """
-SELECT last_seen, kind, type, fingerprint, message, count, final, first_seen, examples
+SELECT last_seen, namespace, kind, type, fingerprint, message, count, final, first_seen, examples
 FROM failures
-JOIN projections ON projections.name = 'failures' AND state = 'live' AND projections.generation = failures.generation
-WHERE namespace = coalesce(%b, namespace) AND (last_seen, kind, type, fingerprint) < (%b, %b, %b, %b)
+WHERE generation = (SELECT generation FROM projections WHERE name = 'failures' AND state = 'live')
+  AND (last_seen, namespace, kind, type, fingerprint) < (%b, %b, %b, %b, %b)
+ORDER BY last_seen DESC, namespace DESC, kind DESC, type DESC, fingerprint DESC
+LIMIT %b
+"""
+LISTED_OF_NAMESPACE = """
+SELECT last_seen, namespace, kind, type, fingerprint, message, count, final, first_seen, examples
+FROM failures
+WHERE generation = (SELECT generation FROM projections WHERE name = 'failures' AND state = 'live')
+  AND namespace = %b AND (last_seen, kind, type, fingerprint) < (%b, %b, %b, %b)
 ORDER BY last_seen DESC, kind DESC, type DESC, fingerprint DESC
 LIMIT %b
 """
@@ -129,8 +137,11 @@ def listed(
     database: Database, namespace: str | None, limit: int, cursor: str | None
 ) -> tuple[list[FailureView], str | None]:
     """Those seen last first, and the cursor of the next page. Raises Invalid."""
-    last = _place(cursor) if cursor else (datetime.max.replace(tzinfo=UTC), "", "", b"")
-    rows = database.rows(LISTED, (namespace, *last, limit + 1))
+    last_seen, last_namespace, *last = _place(cursor) if cursor else (datetime.max.replace(tzinfo=UTC), "", "", "", b"")
+    if namespace is None:
+        rows = database.rows(LISTED, (last_seen, last_namespace, *last, limit + 1))
+    else:
+        rows = database.rows(LISTED_OF_NAMESPACE, (namespace, last_seen, *last, limit + 1))
     following = _cursor(rows[limit - 1]) if len(rows) > limit else None
     return [_failure(row) for row in rows[:limit]], following
 
@@ -138,22 +149,22 @@ def listed(
 def _failure(row: tuple[Any, ...]) -> FailureView:
     return FailureView(
         last_seen=row[0],
-        kind=row[1],
-        type=row[2],
-        message=row[4],
-        count=row[5],
-        final=row[6],
-        first_seen=row[7],
-        examples=row[8],
+        kind=row[2],
+        type=row[3],
+        message=row[5],
+        count=row[6],
+        final=row[7],
+        first_seen=row[8],
+        examples=row[9],
     )
 
 
 def _cursor(row: tuple[Any, ...]) -> str:
-    return urlsafe_b64encode(encode(row[:4])).decode()
+    return urlsafe_b64encode(encode(row[:5])).decode()
 
 
-def _place(cursor: str) -> tuple[datetime, str, str, bytes]:
+def _place(cursor: str) -> tuple[datetime, str, str, str, bytes]:
     try:
-        return decode(urlsafe_b64decode(cursor), type=tuple[datetime, str, str, bytes])
+        return decode(urlsafe_b64decode(cursor), type=tuple[datetime, str, str, str, bytes])
     except (MsgspecError, ValueError) as error:
         raise Invalid(FieldError("cursor", "is not the `next` of a page of this list")) from error

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from application.operations import Measures, ProjectionView
 from infrastructure.postgres import totals
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.lists import hops
+from infrastructure.postgres.lanes import hops
 from infrastructure.postgres.queues import PAUSED
 from infrastructure.postgres.schema import health
 from infrastructure.postgres.seal import PostgresSeal

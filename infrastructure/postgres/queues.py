@@ -8,7 +8,7 @@ from typing import Any
 from application.jobs import DEFAULT
 from application.operations import MOST_COUNTED, PauseView, QueueView
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.lists import hops
+from infrastructure.postgres.lanes import hops
 from infrastructure.postgres.ready import PLACE
 
 # What is queued is counted lane by lane, as the claim goes; a lane with more than is counted, by the view of totals.

@@ -6,7 +6,7 @@ from application.jobs import DEFAULT, JobView
 from application.why import ClaimerFacts, LeaseFacts, PauseFacts, QueueFacts
 from domain.events import Event, decode
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.lists import hops
+from infrastructure.postgres.lanes import hops
 from infrastructure.postgres.ready import PLACE
 
 HISTORY = "SELECT state FROM events WHERE originator_id = %b ORDER BY originator_version"

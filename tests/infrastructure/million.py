@@ -67,8 +67,13 @@ SELECT id, version, {POSITION} + version - 1,
   CASE WHEN version > 1 THEN CASE WHEN n % 25000 = 7 THEN 'rare' ELSE 'worker-' || n / 80000 END END,
   '{{"a":1,"b":"hello"}}', CASE WHEN status = 'completed' THEN '{{"a":1,"b":"hello"}}'::bytea END,
   CASE WHEN status = 'failed' THEN '{{"type":"Broken","message":"it broke"}}'::bytea END,
-  CASE WHEN n % 25000 = 9 THEN '{{"customer":"rare"}}'::jsonb
-    WHEN n % 10 = 0 THEN jsonb_build_object('tier', 'gold', 'team', n % 7 || '') END,
+  nullif('{{}}'::jsonb
+    || CASE WHEN n % 25000 = 9 THEN '{{"customer":"rare"}}'::jsonb ELSE '{{}}' END
+    || CASE WHEN n % 10 = 0 THEN jsonb_build_object('tier', 'gold', 'team', n % 7 || '') ELSE '{{}}' END
+    || CASE WHEN n % 50 = 1 THEN '{{"trial":"yes"}}'::jsonb ELSE '{{}}' END
+    || CASE WHEN n % 2 = 0 THEN '{{"region":"eu"}}'::jsonb ELSE '{{}}' END
+    || CASE WHEN n > 60000 AND n / 100 % {KINDS} = 2 THEN '{{"model":"large"}}'::jsonb ELSE '{{}}' END,
+    '{{}}'),
   CASE WHEN version = 1 AND n % 3 = 0 THEN now() + make_interval(days => 1, secs => n)
     WHEN version = 4 THEN updated_at + interval '1 minute' ELSE created_at END,
   created_at, updated_at, CASE WHEN version > 1 THEN updated_at END,
