@@ -9,6 +9,8 @@ export function verify() {
     if (!button) return;
     const said = button.closest("section").querySelector(".answer");
     let answer;
+    said.classList.remove("bad");
+    said.textContent = "Verifying…";
     if (!globalThis.crypto?.subtle) {
       answer = { bad: true, says: "A browser computes hashes on https and on localhost only; download it instead." };
     } else {
