@@ -472,7 +472,7 @@ def _rooms(handlers: Mapping[str, Handler], capacity: int, processes: int) -> li
     """For async handlers and for plain ones, where there are any; a process is free while a report is on its way."""
     plain = sorted(kind for kind, handler in handlers.items() if handler.plain is not None)
     others = sorted(handlers.keys() - set(plain))
-    sizes = ((others, capacity, capacity), (plain, processes, capacity + 2 * processes))
+    sizes = ((others, capacity, 2 * capacity), (plain, processes, capacity + 2 * processes))
     return [Room(kinds, size, most, asyncio.Event()) for kinds, size, most in sizes if kinds]
 
 
