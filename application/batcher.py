@@ -24,7 +24,7 @@ class Asked(Struct, Generic[Item, Answer]):
 
 
 class Batcher(Generic[Item, Answer]):
-    """Runs `execute` on a thread of its own, with everything submitted since it last began.
+    """Runs `execute` on threads of its own, with everything submitted since it last began.
 
     `execute` takes the items in the order they came and returns, for each, its answer or the exception to raise for
     its caller; what it raises itself is raised for all of them. An idle batcher adds no delay. `weigh` says how much
@@ -40,17 +40,20 @@ class Batcher(Generic[Item, Answer]):
         heaviest: int = 5_000,
         weigh: Callable[[Item], int] = lambda _: 1,
         patience: float = 10.0,
+        threads: int = 1,
     ) -> None:
+        """With more than one of `threads`, as many batches may be under way, and end in any order."""
         self._execute = execute
         self._heaviest = heaviest
         self._weigh = weigh
         self._patience = patience
         self._waiting: deque[Asked[Item, Answer]] = deque()
         self._waiting_items = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
         self._deadlines: deque[tuple[float, asyncio.Future[list[Answer | Exception]]]] = deque()
         self._watchdog: asyncio.TimerHandle | None = None
-        self._busy = False
+        self._under_way = 0
 
     async def submit(self, item: Item) -> Answer:
         """The answer to `item`. Raises Unavailable when too much waits, or after `patience` seconds."""
@@ -73,25 +76,25 @@ class Batcher(Generic[Item, Answer]):
         self._waiting.append(Asked(items, sum(map(self._weigh, items)), answers))
         self._waiting_items += len(items)
         self._watch(loop, answers)
-        if not self._busy:
-            self._busy = True
+        if self._under_way < self._threads:
+            self._under_way += 1
             loop.call_soon(self._begin, loop)
         return await answers
 
     def close(self) -> None:
-        """Let the batch under way end, and take no more."""
-        self._thread.shutdown(wait=True)
+        """Let what is under way end, and take no more."""
+        self._pool.shutdown(wait=True)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._gather()
         if not batch:
-            self._busy = False
+            self._under_way -= 1
             return
         items = [item for asked in batch for item in asked.items]
         try:
-            running = loop.run_in_executor(self._thread, self._execute, items)
+            running = loop.run_in_executor(self._pool, self._execute, items)
         except RuntimeError:  # closed meanwhile
-            self._busy = False
+            self._under_way -= 1
             _fail(batch, Unavailable("the service is stopping; nothing was recorded"))
             return
         running.add_done_callback(lambda done: self._end(loop, batch, len(items), done))

@@ -121,7 +121,7 @@ class Claims:
         self._notice = notice
         self._news = news
         self._claims: Batcher[_Claiming, list[ClaimedJob]] = Batcher(
-            self._execute, name="claims", weigh=lambda claiming: claiming.claim.max
+            self._execute, name="claims", weigh=lambda claiming: claiming.claim.max, threads=2
         )
 
     async def claim(

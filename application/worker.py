@@ -19,7 +19,7 @@ from application.context import Context, Heard, handling
 from application.ends import completed, failure, given, raised
 from application.errors import KeyRefused, NotFound, Unavailable
 from application.handlers import GiveUp, Handler, RetryLater
-from application.news import Listening, News, queue_topic
+from application.news import News, queue_topic
 from application.plain import Begin
 from application.processes import ASKED_SECONDS, ProcessDied, Processes
 from application.reports import (
@@ -78,6 +78,8 @@ class Room(Struct, eq=False):
     most: int
     left: asyncio.Event
     """Set when there is room again, when a job is no longer held, and when the worker is to stop."""
+    pressed: asyncio.Event
+    """Set while claims come back full, and when the worker is to stop."""
     running: int = 0
     held: int = 0
     took: float = math.inf
@@ -87,6 +89,18 @@ class Room(Struct, eq=False):
     def free(self) -> int:
         ahead = min(int(self.size * AHEAD_SECONDS / max(self.took, 0.0001)), self.most)
         return min(self.size + ahead - self.running, self.most - self.held)
+
+    def hold(self, more: int) -> None:
+        """Take in so many jobs more, or those that a claim under way may bring; fewer, if it is negative."""
+        self.running += more
+        self.held += more
+
+    def press(self, full: bool) -> None:
+        """The last claim came back full, or not."""
+        if full:
+            self.pressed.set()
+        else:
+            self.pressed.clear()
 
     def ended(self, seconds: float) -> None:
         """One slow handler is enough to hold less ahead, until several were quick again."""
@@ -157,6 +171,7 @@ class Worker:
         self._stopping.set()
         for room in self._rooms:
             room.left.set()
+            room.pressed.set()
 
     def hurry(self) -> None:
         """Let `run` give back at once what has not ended, without the rest of the grace."""
@@ -170,7 +185,8 @@ class Worker:
         log.info("worker.started", worker=self._name, kinds=sorted(self._handlers), queues=self._queues)
         duties = [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._deliver())]
         try:
-            await _end_of(asyncio.gather(*map(self._fill, self._rooms)), duties)
+            filling = (fill(room) for room in self._rooms for fill in (self._fill, self._fill_besides))
+            await _end_of(asyncio.gather(*filling), duties)
             await _end_of(asyncio.ensure_future(self._drain()), duties)
         finally:
             for duty in duties:
@@ -179,18 +195,25 @@ class Worker:
         log.info("worker.stopped", worker=self._name)
 
     async def _fill(self, room: Room) -> None:
-        """Claim for a room until the worker is to stop."""
+        """Claim for a room until the worker is to stop; when there is less work than there is room, wait for news."""
         with self._news.listen([queue_topic(queue) for queue in self._queues]) as ear:
             while not self._stopping.is_set():
-                await self._claim(room, ear)
+                if not await self._claim(room):
+                    await _first(ear.heard(POLL_SECONDS), self._stopping.wait())
 
-    async def _claim(self, room: Room, ear: Listening) -> None:
-        """Fill the room; when there was less work than that, wait for news."""
+    async def _fill_besides(self, room: Room) -> None:
+        """While claims come back full, have a second one under way: so the database need not wait for the worker."""
+        while await room.pressed.wait() and not self._stopping.is_set():
+            await self._claim(room)
+
+    async def _claim(self, room: Room) -> bool:
+        """Fill the room; returns whether there may be more work."""
         if room.free <= 0:
             room.left.clear()
             await room.left.wait()
-            return
+            return True
         claim = Claim(worker=self._name, queues=self._queues, kinds=room.kinds, max=min(room.free, 1000))
+        room.hold(claim.max)
         try:
             jobs = await self._service.claim(claim)
             self._away = False
@@ -199,15 +222,19 @@ class Worker:
             jobs = ()
         except KeyRefused as refusal:
             self._end_for(refusal)
-            return
+            jobs = ()
         except Exception:  # whatever the claim met with, what runs here goes on and is reported
             log.exception("claim.failed", worker=self._name)
             jobs = ()
+        finally:
+            room.hold(-claim.max)
         if jobs:
             log.debug("jobs.claimed", worker=self._name, count=len(jobs))
         self._take(jobs, room)
-        if len(jobs) < claim.max:
-            await _first(ear.heard(POLL_SECONDS), self._stopping.wait())
+        room.press(len(jobs) == claim.max)
+        if room.free > 0:
+            room.left.set()
+        return len(jobs) == claim.max
 
     def _end_for(self, refusal: KeyRefused) -> None:
         """Stop: what has to be put right is outside this process."""
@@ -226,8 +253,7 @@ class Worker:
         """Hold the jobs, and run them while the next claim, if there is room for one, is on its way."""
         now = self._now()
         taken = [Running(job, room, now + job.heartbeat_timeout / 3) for job in jobs]
-        room.running += len(taken)
-        room.held += len(taken)
+        room.hold(len(taken))
         self._running.update((_held(running.job), running) for running in taken)
         self._waiting.extend(taken)
         self._serve_soon()
@@ -473,7 +499,7 @@ def _rooms(handlers: Mapping[str, Handler], capacity: int, processes: int) -> li
     plain = sorted(kind for kind, handler in handlers.items() if handler.plain is not None)
     others = sorted(handlers.keys() - set(plain))
     sizes = ((others, capacity, 2 * capacity), (plain, processes, capacity + 2 * processes))
-    return [Room(kinds, size, most, asyncio.Event()) for kinds, size, most in sizes if kinds]
+    return [Room(kinds, size, most, asyncio.Event(), asyncio.Event()) for kinds, size, most in sizes if kinds]
 
 
 def _held(job: ClaimedJob) -> tuple[int, int]:

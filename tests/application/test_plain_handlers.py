@@ -243,7 +243,7 @@ def claimed() -> ClaimedJob:
 
 
 def test_what_processes_do_in_a_tenth_of_a_second_is_held_ahead() -> None:
-    room = Room(["plain"], 2, 50, asyncio.Event())
+    room = Room(["plain"], 2, 50, asyncio.Event(), asyncio.Event())
     assert room.free == 2
     room.ended(0.01)
     assert room.free == 22

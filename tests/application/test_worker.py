@@ -599,6 +599,19 @@ def test_no_more_jobs_run_at_once_than_there_is_room_for(play: Play) -> None:
     assert most == 3
 
 
+def test_with_room_for_one_job_none_is_left_waiting(play: Play) -> None:
+    """Two claims are under way while there is work, and one that comes back empty gives its room to the other."""
+
+    async def work(job: JobContext, order: Order) -> None: ...
+
+    async def story(shop: Shop) -> None:
+        async with shop.working(work=work, capacity=1):
+            for _ in range(40):
+                await shop.finished(await shop.create())
+
+    play(story)
+
+
 def test_a_job_finds_nothing_of_the_job_that_was_run_before_it(play: Play) -> None:
     """They may share a task, since quick handlers are run one after the other in one."""
     left: ContextVar[UUID | None] = ContextVar("left", default=None)
