@@ -90,6 +90,8 @@ class MemoryLedger:
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
         quotas: Collection[Quota] = (),
+        *,
+        surely: bool = False,
     ) -> Iterator[MemoryBatch]:
         self.batches += 1
         batch = MemoryBatch(self)

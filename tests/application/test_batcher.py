@@ -72,6 +72,21 @@ def test_what_comes_while_a_batch_is_under_way_goes_together_in_the_next() -> No
     asyncio.run(story())
 
 
+def test_with_two_threads_a_second_batch_may_be_under_way_and_end_first() -> None:
+    async def story() -> None:
+        gate = Gate()
+        with batching(gate, threads=2) as batcher:
+            first = await first_under_way(gate, batcher, 1)
+            second = await first_under_way(gate, batcher, 2)
+            third = await submitted(batcher, 3, 4)
+            gate.let(3)
+            assert await asyncio.gather(first, second, *third) == [2, 4, 6, 8]
+        assert gate.batches == [[1], [2], [3, 4]]
+        assert len(gate.threads) == 2
+
+    asyncio.run(story())
+
+
 def test_what_is_asked_in_one_go_is_one_batch() -> None:
     async def story() -> None:
         gate = Gate()
