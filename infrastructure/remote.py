@@ -71,7 +71,7 @@ class RemoteService:
         self._url = url
         self._has_key = key is not None
         self._client = httpx2.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, limits=LIMITS)
-        self._unanswered: dict[Ready, Claim] = {}
+        self._unanswered: dict[Ready, list[Claim]] = {}
         self.pause = 0.0
         """Seconds to let pass before the next claim: none after an answer, which has waited at the server."""
 
@@ -79,16 +79,20 @@ class RemoteService:
         await self._client.aclose()
 
     async def claim(self, claim: Claim) -> list[ClaimedJob]:
-        """A claim that was not answered is repeated under its id, and answers the jobs it holds already."""
-        unanswered = self._unanswered.setdefault(
-            claim.wanted, msgspec.structs.replace(claim, wait=WAIT_SECONDS, claim_id=uuid4().hex)
-        )
+        """A claim that was not answered is repeated under its id, and answers the jobs it holds already.
+
+        Several may be under way: each is repeated by one claim that wants the same.
+        """
+        unanswered = self._unanswered.setdefault(claim.wanted, [])
+        fresh = msgspec.structs.replace(claim, wait=WAIT_SECONDS, claim_id=uuid4().hex)
+        asked = unanswered.pop() if unanswered else fresh
         try:
-            answer = await self._post("/v1/claims", msgspec.json.encode(unanswered), _Jobs)
-        except Unavailable as away:
-            self.pause = PAUSE_SECONDS if away.retry_after is None else away.retry_after
+            answer = await self._post("/v1/claims", msgspec.json.encode(asked), _Jobs)
+        except BaseException as error:
+            unanswered.append(asked)
+            if isinstance(error, Unavailable):
+                self.pause = PAUSE_SECONDS if error.retry_after is None else error.retry_after
             raise
-        del self._unanswered[claim.wanted]
         self.pause = 0.0
         return answer.jobs
 

@@ -61,6 +61,17 @@ def test_reports_too_large_for_one_request_are_sent_in_several(api: str) -> None
     asyncio.run(told())
 
 
+def test_claims_of_the_same_side_by_side_are_given_different_jobs(api: str) -> None:
+    async def told() -> None:
+        service = RemoteService(api, None)
+        _create(api, "both", 6)
+        claims = await asyncio.gather(*(service.claim(_claim("both", 3)) for _ in range(2)))
+        assert len({job.id for jobs in claims for job in jobs}) == sum(map(len, claims)) == 6
+        await service.close()
+
+    asyncio.run(told())
+
+
 def test_of_claims_side_by_side_the_one_whose_answer_was_lost_is_answered_again(api: str) -> None:
     """The relay passes the first request on, and hangs up once the server has answered it."""
     upstream = httpx2.URL(api)
