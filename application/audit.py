@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.2
 """How often somebody who waits for the seal looks whether it is there."""
 UNSEALED = "nothing is sealed yet; a projector seals what is new every few seconds"
 
-Action = Literal["export", "bundle", "rekey", "forget"]
+Action = Literal["export", "bundle", "rekey"]
 
 
 class SealingKey(Struct, frozen=True):
@@ -98,8 +98,7 @@ class BundledEvent(Struct, frozen=True):
 class Access(Struct, frozen=True):
     """Somebody took events out of the log: a job's bundle, or an export of what a filter found.
 
-    Or the files of a month that is archived need not be kept any more: `filter` has the month, and `reason` why. Or the
-    seal goes on under a new key since the one before is lost: `filter` has from which size on and under which
+    Or the seal goes on under a new key since the one before is lost: `filter` has from which size on and under which
     key, and `reason` why.
     """
 

@@ -71,7 +71,6 @@ class ArchiveRow(Struct, frozen=True):
     events: int | None = None
     archived_at: datetime | None = None
     returned_at: datetime | None = None
-    files_forgotten_at: datetime | None = None
 
 
 class Plan(Struct, frozen=True, kw_only=True):

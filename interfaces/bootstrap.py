@@ -28,7 +28,6 @@ from application.claimers import Claimers
 from application.claims import Claim, ClaimedJob, Claims, Via
 from application.errors import ApplicationError
 from application.following import Following
-from application.forgetting import Forgetting
 from application.handlers import Handler, handler_for, registry
 from application.jobs import READ_PATIENCE, Jobs
 from application.keys import Keys, KeyStore
@@ -65,7 +64,6 @@ from infrastructure.postgres.alarm import next_due
 from infrastructure.postgres.claimers import forget_old_claimers, write_claimers
 from infrastructure.postgres.contents import PostgresContents
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.forgetting import PostgresNames
 from infrastructure.postgres.idempotency import forget_old_keys
 from infrastructure.postgres.installation import installation_id, link_secret
 from infrastructure.postgres.jobs import PostgresViews
@@ -112,7 +110,6 @@ __all__ = [
     "configure_logs",
     "database_state",
     "embedded",
-    "forgetting",
     "key_store",
     "known_models",
     "migrate_database",
@@ -516,7 +513,12 @@ def retention(settings: Settings, tell: Callable[[str], None]) -> Iterator[Reten
     Signatures count of the keys in the data folder and of those that the database lists: an old archive was signed by
     the keys of its time, and is held against the tiles of this database besides.
     """
-    with _months(settings) as database:
+    owner = settings.migration_database_url or settings.database_url
+    assert owner is not None
+    database = Database(owner.get_secret_value())
+    try:
+        if (health(database).schema_version or 0) < migrations()[-1].number:
+            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
         keys = [*keyring(settings, database).verifiers(), *(k.key for k in PostgresSeal(database).sealing_keys())]
         yield Retention(
             PostgresMonths(database, VIEWS),
@@ -526,32 +528,13 @@ def retention(settings: Settings, tell: Callable[[str], None]) -> Iterator[Reten
             settings.data / "uploads",
             tell,
         )
+    finally:
+        database.close()
 
 
 def signed_by(keys: Sequence[str]) -> Callable[[str], bool]:
     """Whether a note is signed by one of the public keys."""
     return lambda note: bool(signers(note, list(keys)))
-
-
-@contextmanager
-def forgetting(settings: Settings, tell: Callable[[str], None]) -> Iterator[Forgetting]:
-    """What lets go of the files of archived months, with the owner's rights."""
-    with _months(settings) as database:
-        yield Forgetting(PostgresMonths(database, VIEWS), PostgresNames(database), tell)
-
-
-@contextmanager
-def _months(settings: Settings) -> Iterator[Database]:
-    """The database of the owner, who alone moves months."""
-    owner = settings.migration_database_url or settings.database_url
-    assert owner is not None
-    database = Database(owner.get_secret_value())
-    try:
-        if (health(database).schema_version or 0) < migrations()[-1].number:
-            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
-        yield database
-    finally:
-        database.close()
 
 
 class LogVerifier:

@@ -7,27 +7,13 @@ from uuid import UUID
 from psycopg import Connection
 
 from application.sweeper import Found
-from infrastructure.postgres.columns import byteas, moments, uuids
+from infrastructure.postgres.columns import byteas, moments
 from infrastructure.postgres.database import Database
 
 NAME = """
 INSERT INTO artifact_contents (sha256, named, stored_at)
-SELECT DISTINCT sha256, true, %b::timestamptz FROM unnest(%b::bytea[]) AS x (sha256) ORDER BY sha256
+SELECT sha256, true, %b FROM unnest(%b::bytea[]) AS x (sha256) ORDER BY sha256
 ON CONFLICT (sha256) DO UPDATE SET named = true WHERE NOT artifact_contents.named
-"""
-OF_MONTHS = """
-INSERT INTO artifact_names (sha256, month)
-SELECT DISTINCT sha256, (month_of(job_id) AT TIME ZONE 'UTC')::date
-FROM unnest(%b::bytea[], %b::uuid[]) AS x (sha256, job_id)
-ORDER BY 1, 2
-ON CONFLICT DO NOTHING
-"""
-# What is being removed from the store by now is lost.
-NAME_AGAIN = """
-INSERT INTO artifact_contents (sha256, named, stored_at)
-SELECT DISTINCT sha256, true, clock_timestamp() FROM unnest(%b::bytea[]) AS x (sha256) ORDER BY sha256
-ON CONFLICT (sha256) DO UPDATE
-SET named = true WHERE NOT artifact_contents.named AND artifact_contents.removing_at IS NULL
 """
 HOLD = """
 WITH content AS (
@@ -89,20 +75,10 @@ RETURNING swept_at
 """
 
 
-def name_contents(connection: Connection, named: Collection[tuple[str, UUID]], now: datetime) -> None:
-    """Keep the contents that events of this transaction name, each with its job, for as long as there are events."""
-    if named:
-        hashes, ids = _named(named)
-        connection.execute(NAME, (now, hashes), binary=True)
-        connection.execute(OF_MONTHS, (hashes, ids), binary=True)
-
-
-def name_contents_again(connection: Connection, named: Collection[tuple[str, UUID]]) -> None:
-    """The same for events that come back; some of the contents may be gone."""
-    if named:
-        hashes, ids = _named(named)
-        connection.execute(NAME_AGAIN, (hashes,), binary=True)
-        connection.execute(OF_MONTHS, (hashes, ids), binary=True)
+def name_contents(connection: Connection, hashes: Collection[str], now: datetime) -> None:
+    """Keep the contents that events of this transaction name, for as long as there are events."""
+    if hashes:
+        connection.execute(NAME, (now, byteas([bytes.fromhex(hash) for hash in sorted(hashes)])), binary=True)
 
 
 class PostgresContents:
@@ -144,11 +120,6 @@ class PostgresContents:
         ((now,),) = self._database.rows("SELECT clock_timestamp()")
         moment: datetime = now
         return moment
-
-
-def _named(named: Collection[tuple[str, UUID]]) -> tuple[bytes, bytes]:
-    ordered = sorted(named)
-    return byteas([bytes.fromhex(sha256) for sha256, _ in ordered]), uuids([id for _, id in ordered])
 
 
 def _columns(found: Sequence[Found]) -> tuple[bytes, bytes]:

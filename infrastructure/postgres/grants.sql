@@ -15,9 +15,6 @@ GRANT SELECT, INSERT, UPDATE, DELETE
 GRANT SELECT, INSERT, UPDATE ON keys, key_uses TO jobledger_app;
 GRANT UPDATE (swept_at) ON installation TO jobledger_app;
 
--- Grows with the log; only the tables' owner lets go of files of months that left it.
-GRANT SELECT, INSERT ON artifact_names TO jobledger_app;
-
 -- The seal, which grows, and the record of who took what out of the log. Triggers refuse to change what they have.
 GRANT SELECT, INSERT ON seal_checkpoints, accesses TO jobledger_app;
 GRANT SELECT, INSERT, UPDATE ON seal_tiles, seal_keys TO jobledger_app;
@@ -29,7 +26,7 @@ GRANT SELECT ON archives, archived_leaves TO jobledger_app;
 -- Auditors, who read all but secrets: no keys, and not what signs links.
 GRANT SELECT
   ON events, log_epoch, migrations, oldest_server, event_partitions, jobs, leases, checkpoints, artifact_contents, artifact_holds,
-    artifact_names, claimers, projections, verifications, resumptions, stats, totals, workers, failures, usage, queue_pauses,
+    claimers, projections, verifications, resumptions, stats, totals, workers, failures, usage, queue_pauses,
     seal, seal_tiles, seal_keys, seal_checkpoints, accesses,
     archives, archived_leaves TO jobledger_auditor;
 GRANT SELECT (id, swept_at) ON installation TO jobledger_auditor;

@@ -263,7 +263,7 @@ class PostgresBatch:
         self._events = NewEvents()
         self._touched: list[Stream] = []
         self._moves: set[type[Event] | None] = set()
-        self._named: set[tuple[str, UUID]] = set()
+        self._named: set[str] = set()
         self._expired: set[UUID] | None = None
 
     @classmethod
@@ -387,7 +387,7 @@ class PostgresBatch:
             topic, state = written(event)
             stream.hash = self._events.add(job.id, job.version, topic, state, stream.hash, event.at)
             if isinstance(event, Progressed) and event.artifact is not None:
-                self._named.add((event.artifact.sha256, job.id))
+                self._named.add(event.artifact.sha256)
         if events:
             if job.version > 1:
                 self._moves.add(None if stream.moved or len(events) > 1 else type(events[0]))

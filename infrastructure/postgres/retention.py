@@ -40,13 +40,9 @@ SELECT month_of(low)::date, name, low, high FROM event_partitions
 WHERE high IS NOT NULL AND first_id_of(%(day)s::timestamp AT TIME ZONE 'UTC') >= low
   AND first_id_of(%(day)s::timestamp AT TIME ZONE 'UTC') < high
 """
-ROW = """
-SELECT state, name, sha256, bytes, jobs, events, archived_at, returned_at, files_forgotten_at
-FROM archives WHERE month = %s
-"""
+ROW = "SELECT state, name, sha256, bytes, jobs, events, archived_at, returned_at FROM archives WHERE month = %s"
 ROWS = """
-SELECT month, state, name, sha256, bytes, jobs, events, archived_at, returned_at, files_forgotten_at
-FROM archives ORDER BY month
+SELECT month, state, name, sha256, bytes, jobs, events, archived_at, returned_at FROM archives ORDER BY month
 """
 COUNTS = """
 SELECT count(*), coalesce(sum(version), 0)::int8, pg_total_relation_size(%(table)s::regclass),
@@ -76,8 +72,7 @@ BEGIN = """
 INSERT INTO archives (month, low, high, partition, state) VALUES (%s, %s, %s, %s, 'writing')
 ON CONFLICT (month) DO UPDATE
 SET state = 'writing', begun_at = clock_timestamp(), name = NULL, sha256 = NULL, bytes = NULL, jobs = NULL,
-  events = NULL, first_position = NULL, last_position = NULL, archived_at = NULL, returned_at = NULL,
-  files_named = true, files_forgotten_at = NULL
+  events = NULL, first_position = NULL, last_position = NULL, archived_at = NULL, returned_at = NULL
 """
 FORGET = "DELETE FROM archives WHERE month = %s"
 NAME = "UPDATE archives SET name = %s WHERE month = %s"

@@ -8,10 +8,9 @@ from psycopg import Connection
 
 from application.archives import ArchivedEvent
 from application.retention import Month
-from domain.events import Progressed, decode
+from domain.events import decode
 from domain.job import Job
 from infrastructure.postgres.columns import uuids
-from infrastructure.postgres.contents import name_contents_again
 from infrastructure.postgres.jobs import insert_jobs, move_jobs
 from infrastructure.postgres.month import on
 
@@ -57,18 +56,13 @@ def execute_all(connection: Connection, statements: Iterable[LiteralString], mon
 
 
 def put(connection: Connection, month: Month, events: Sequence[ArchivedEvent]) -> None:
-    """Write events into the month's table; what is left of the contents that they name is kept again."""
-    named = set()
+    """Write events into the month's table."""
     with connection.cursor() as cursor, cursor.copy(on(COPY, month)) as copy:
         copy.set_types(COLUMN_TYPES)
         for event in events:
             state = event.state.encode()
-            told = decode(state)
             place = (event.job_id, event.version, event.topic, state, bytes.fromhex(event.hash))
-            copy.write_row((*place, int(event.position), told.at))
-            if isinstance(told, Progressed) and told.artifact is not None:
-                named.add((told.artifact.sha256, event.job_id))
-    name_contents_again(connection, named)
+            copy.write_row((*place, int(event.position), decode(state).at))
 
 
 def make_rows(connection: Connection, month: Month, after: UUID, limit: int) -> UUID | None:

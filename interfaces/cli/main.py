@@ -204,15 +204,12 @@ def _retention_of(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     archive = actions.add_parser("archive", help="take a month out of the log, once all its jobs have ended")
     restore = actions.add_parser("restore", help="bring a month back into the log")
     verify = actions.add_parser("verify", help="read the archive of a month, and check all of it")
-    forget = actions.add_parser("forget", help="have the sweeper remove the files that only an archived month names")
-    for action in (archive, restore, verify, forget):
+    for action in (archive, restore, verify):
         action.add_argument("month", type=_month, metavar="MONTH", help="such as 2026-03")
     archive.add_argument("--dry-run", action="store_true", help="only say whether it could leave, and what it has")
     restore.add_argument("--dry-run", action="store_true", help="only check the archive")
-    forget.add_argument("--dry-run", action="store_true", help="only say how many there are")
-    forget.add_argument("--reason", required=True, help="why they need not be kept; it is recorded")
     where = "where archives are kept: a folder, or s3://bucket/prefix (archives in the data folder)"
-    for action in (listing, plan, archive, restore, verify, forget):
+    for action in (listing, plan, archive, restore, verify):
         _data(action)
         action.add_argument("--archives", dest="JOBLEDGER_ARCHIVES", metavar="PLACE", help=where)
         action.add_argument("--json", action="store_true", help="print JSON")

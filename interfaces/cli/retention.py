@@ -10,11 +10,10 @@ from msgspec.json import encode
 from pydantic import SecretStr
 
 from application.retention import ArchiveRow, Plan, Retention
-from interfaces.bootstrap import configure_logs, embedded, forgetting, retention
+from interfaces.bootstrap import configure_logs, embedded, retention
 from interfaces.settings import Settings
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
-LONGEST_REASON = 2000
 
 
 def run(settings: Settings, given: argparse.Namespace) -> int:
@@ -26,8 +25,6 @@ def run(settings: Settings, given: argparse.Namespace) -> int:
             print(f"jobledger: DATABASE_URL is not set, and no `jobledger up` runs in {settings.data}", file=sys.stderr)
             return UNREACHABLE
         settings = settings.model_copy(update={"database_url": SecretStr(address)})
-    if given.action == "forget":
-        return _forget(settings, given)
     with retention(settings, _Progress(given.json).tell) as months:
         status, told, lines = _ACTIONS[given.action](months, given)
     print(encode(told).decode() if given.json else "\n".join(lines))
@@ -69,22 +66,6 @@ def _verify(months: Retention, given: argparse.Namespace) -> Told:
     return DONE, {"month": f"{found.month:%Y-%m}", "jobs": found.jobs, "events": found.events}, [said]
 
 
-def _forget(settings: Settings, given: argparse.Namespace) -> int:
-    reason = given.reason.strip()
-    if not 0 < len(reason) <= LONGEST_REASON or not reason.isprintable():
-        print(
-            f"jobledger: --reason: a line of 1 to {LONGEST_REASON} characters that says why they may go",
-            file=sys.stderr,
-        )
-        return USAGE
-    with forgetting(settings, _Progress(given.json).tell) as files:
-        told = files.plan(given.month) if given.dry_run else files.forget(given.month, reason)
-    would = "would be" if told.dry_run else "are"
-    said = f"{told.month}  {told.contents} files that nothing else names {would} left to the sweeper"
-    print(encode(told).decode() if given.json else said)
-    return DONE
-
-
 _ACTIONS = {"list": _list, "plan": _plan, "archive": _archive, "restore": _restore, "verify": _verify}
 
 
@@ -97,7 +78,7 @@ def _line(row: ArchiveRow) -> str:
     if row.name is None:
         return "is in the log, as before" if row.state == "returned" else row.state
     what = f"{row.events} events of {row.jobs} jobs in {row.name} ({row.bytes} bytes)" if row.sha256 else row.name
-    return f"{row.state}  {what}{', its files forgotten' if row.files_forgotten_at else ''}"
+    return f"{row.state}  {what}"
 
 
 def _planned(plan: Plan) -> str:
