@@ -137,7 +137,6 @@ class MovePage(Struct, frozen=True, kw_only=True):
     cursor: str | None
     total: int
     idempotency_key: None = None
-    surely: bool = False
 
     @property
     def quota(self) -> Quota | None:

@@ -120,9 +120,9 @@ class Claims:
         self._held = held
         self._notice = notice
         self._news = news
-        self._claims: Batcher[_Claiming, list[ClaimedJob]] = Batcher(
-            self._execute, name="claims", weigh=lambda claiming: claiming.claim.max, threads=2
-        )
+        self._claims = self._batcher("claims", threads=2)
+        self._named = self._batcher("named-claims", threads=1)
+        """Of claims with an id: one that is repeated must come after its first try has ended, however that ended."""
 
     async def claim(
         self, claim: Claim, via: Via = "database", by: str | None = None, namespace: str | None = None
@@ -159,9 +159,14 @@ class Claims:
 
     def close(self) -> None:
         self._claims.close()
+        self._named.close()
+
+    def _batcher(self, name: str, threads: int) -> "Batcher[_Claiming, list[ClaimedJob]]":
+        return Batcher(self._execute, name=name, weigh=lambda claiming: claiming.claim.max, threads=threads)
 
     async def _submit(self, claiming: "_Claiming") -> list[ClaimedJob]:
-        submitted = asyncio.ensure_future(self._claims.submit(claiming))
+        claims = self._claims if claiming.claim.claim_id is None else self._named
+        submitted = asyncio.ensure_future(claims.submit(claiming))
         try:
             return await asyncio.shield(submitted)
         except asyncio.CancelledError:

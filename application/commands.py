@@ -32,11 +32,6 @@ class Command(Protocol):
         """About how many events it records."""
         ...
 
-    @property
-    def surely(self) -> bool:
-        """Whether it moves its jobs nearly always, so that it need not begin with locking them."""
-        ...
-
     def run(self, batch: Batch) -> Any: ...
 
 
@@ -86,8 +81,7 @@ def _execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
     job_ids = {id.int: id for command in commands for id in command.job_ids}
     keys = {command.idempotency_key for command in commands if command.idempotency_key}
     quotas = {command.quota for command in commands if command.quota}
-    surely = all(command.surely for command in commands)
-    with ledger.batch(job_ids.values(), keys, quotas=quotas, surely=surely) as batch:
+    with ledger.batch(job_ids.values(), keys, quotas=quotas) as batch:
         return [answer(command, batch) for command in commands]
 
 

@@ -211,7 +211,6 @@ class Create(Struct, frozen=True):
 
     jobs: Sequence[NewJob]
     asked: Asked
-    surely: bool = True
 
     @property
     def job_ids(self) -> Sequence[UUID]:
@@ -253,7 +252,6 @@ class Cancel(Struct, frozen=True, kw_only=True):
     idempotency_key: None = None
     quota: None = None
     weight: int = 1
-    surely: bool = False
 
     @property
     def job_ids(self) -> Sequence[UUID]:
@@ -277,7 +275,6 @@ class Requeue(Struct, frozen=True, kw_only=True):
     afresh: bool = False
     if_match: tuple[int, ...] | None = None
     weight: int = 1
-    surely: bool = False
 
     @property
     def job_ids(self) -> Sequence[UUID]:

@@ -119,13 +119,10 @@ class Ledger(Protocol):
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
         quotas: Collection[Quota] = (),
-        *,
-        surely: bool = False,
     ) -> AbstractContextManager[Batch]:
         """Lock jobs, then keys, then quotas, each in order; commit at the end, or roll back when the body raises.
 
-        `claim` says what `ready` will be asked first, so that it can be looked for in the same round trip. When each
-        of the jobs will `surely` be moved, they may be given as they were left here, and be locked at the end.
+        `claim` says what `ready` will be asked first, so that it can be looked for in the same round trip.
 
         Raises Conflicted when another writer was first, BatchRefused when the database refuses the data, and
         Unavailable when it is away. A commit whose answer was lost is looked up, not guessed.

@@ -149,7 +149,6 @@ class Say(Struct, frozen=True, kw_only=True, gc=False):
     idempotency_key: None = None
     quota: None = None
     weight: int = 1
-    surely: bool = True
 
     @property
     def job_ids(self) -> Sequence[UUID]:
@@ -179,7 +178,6 @@ class Hold(Struct, frozen=True, kw_only=True):
     idempotency_key: None = None
     quota: None = None
     weight: int = 1
-    surely: bool = False
 
     @property
     def job_ids(self) -> Sequence[UUID]:

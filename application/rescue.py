@@ -33,7 +33,6 @@ class MissHeartbeat(Struct, frozen=True, kw_only=True):
     idempotency_key: None = None
     quota: None = None
     weight: int = 2
-    surely: bool = False
 
     @property
     def job_ids(self) -> Sequence[UUID]:

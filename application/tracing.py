@@ -193,7 +193,6 @@ class _Traced:
         self.idempotency_key = command.idempotency_key
         self.quota = command.quota
         self.weight = command.weight
-        self.surely = command.surely
 
 
 class _Asked(_Traced):
@@ -244,13 +243,11 @@ class _TracedLedger:
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
         quotas: Collection[Quota] = (),
-        *,
-        surely: bool = False,
     ) -> Iterator[Batch]:
         parents = _appending.parents = []
         begun, error = 0, None
         try:
-            with self._ledger.batch(job_ids, keys, claim, quotas, surely=surely) as batch:
+            with self._ledger.batch(job_ids, keys, claim, quotas) as batch:
                 yield batch
                 begun = time.time_ns()
         except BaseException as refused:

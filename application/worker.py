@@ -79,7 +79,7 @@ class Room(Struct, eq=False):
     left: asyncio.Event
     """Set when there is room again, when a job is no longer held, and when the worker is to stop."""
     pressed: asyncio.Event
-    """Set while claims come back full, and when the worker is to stop."""
+    """Set while claims come back full."""
     running: int = 0
     held: int = 0
     took: float = math.inf
@@ -155,6 +155,7 @@ class Worker:
         self._running: dict[tuple[int, int], Running] = {}
         self._waiting: deque[Running] = deque()
         self._served_soon = False
+        self._tasks_made = 0
         self._context = copy_context()
         self._processes = Processes(min(capacity, os.cpu_count() or 1))
         self._rooms = _rooms(handlers, capacity, self._processes.size)
@@ -171,7 +172,6 @@ class Worker:
         self._stopping.set()
         for room in self._rooms:
             room.left.set()
-            room.pressed.set()
 
     def hurry(self) -> None:
         """Let `run` give back at once what has not ended, without the rest of the grace."""
@@ -203,8 +203,11 @@ class Worker:
 
     async def _fill_besides(self, room: Room) -> None:
         """While claims come back full, have a second one under way: so the database need not wait for the worker."""
-        while await room.pressed.wait() and not self._stopping.is_set():
-            await self._claim(room)
+        while not self._stopping.is_set():
+            if room.pressed.is_set():
+                await self._claim(room)
+            else:
+                await _first(room.pressed.wait(), self._stopping.wait())
 
     async def _claim(self, room: Room) -> bool:
         """Fill the room; returns whether there may be more work."""
@@ -262,13 +265,14 @@ class Worker:
         """See to it that what waits is run, though the handler that runs now may wait for something."""
         if self._waiting and not self._served_soon:
             self._served_soon = True
+            self._tasks_made += 1
             asyncio.get_running_loop().create_task(self._serve(), context=self._context.copy())
 
     async def _serve(self) -> None:
         """Run what waits, one after the other, in one task: a task for each costs more than a quick handler.
 
-        While a handler waits for something, the next task goes on with the others. One that was cancelled, or in whose
-        context a handler left something, is of no use to the next job.
+        While a handler waits for something, the next task goes on with the others. A task whose handler waited, was
+        cancelled or left something in its context is of no use to the next job.
         """
         self._served_soon = False
         task = asyncio.current_task()
@@ -280,9 +284,9 @@ class Worker:
             running.task = task
             self._serve_soon()
             handling.set(running.job)
-            context = copy_context()
+            context, made = copy_context(), self._tasks_made
             await self._work(running)
-            if task.cancelling() or copy_context() != context:
+            if self._tasks_made > made or task.cancelling() or copy_context() != context:
                 break
         self._serve_soon()
 
@@ -293,6 +297,9 @@ class Worker:
         except (LeaseLost, JobFinished) as lost:
             self._let_go(running, lost)
             return
+        except BaseException:  # such as SystemExit: nobody reports, and without heartbeats the job is rescued
+            self._let_go(running)
+            raise
         finally:
             running.ended = True
             running.room.running -= 1

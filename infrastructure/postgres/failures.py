@@ -164,7 +164,8 @@ def _cursor(row: tuple[Any, ...]) -> str:
 
 
 def _place(cursor: str) -> tuple[datetime, str, str, str, bytes]:
-    try:
-        return decode(urlsafe_b64decode(cursor), type=tuple[datetime, str, str, str, bytes])
-    except (MsgspecError, ValueError) as error:
-        raise Invalid(FieldError("cursor", "is not the `next` of a page of this list")) from error
+    with suppress(MsgspecError, ValueError):
+        place = decode(urlsafe_b64decode(cursor), type=tuple[datetime, str, str, str, bytes])
+        if not any("\0" in part for part in place[1:4]):
+            return place
+    raise Invalid(FieldError("cursor", "is not the `next` of a page of this list"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any
 from uuid import UUID
 
 from msgspec import UNSET, Raw
@@ -62,11 +62,6 @@ FROM unnest(%b::uuid[], %b::int8[], %b::int8[], %b::timestamptz[], %b::bytea[])
   AS x (id, version, position, at, result)
 WHERE jobs.id = x.id
 """
-ALL_OF: dict[str, LiteralString] = {
-    update: f"WITH moved AS ({update} RETURNING 1) SELECT 1 / (count(*) = %b::int8)::int FROM moved"  # noqa: S608  the updates are ours
-    for update in (MOVE, START, COMPLETE)
-}
-"""The same, refused unless all rows are there."""
 # What a job was created with, which nothing changes but a rebuild of the view.
 REPLACE = """
 UPDATE jobs
@@ -151,39 +146,28 @@ def insert_jobs(
 
 
 def move_jobs(
-    connection: Connection,
-    jobs: Sequence[Job],
-    positions: Sequence[int],
-    by: type[Event] | None = None,
-    *,
-    locked: bool = True,
+    connection: Connection, jobs: Sequence[Job], positions: Sequence[int], by: type[Event] | None = None
 ) -> None:
-    """Bring rows up to their jobs, given in the order of their ids with the positions of their last events.
+    """Bring rows up to their jobs, given with the positions of their last events.
 
-    `by`: the type of the one event that each has moved by since its row was written, if it is the same for all. Rows
-    that are not `locked` are, in their order; when one is not there, the server says `division_by_zero`.
+    `by`: the type of the one event that each has moved by since its row was written, if it is the same for all.
     """
     if not jobs:
         return
     if by in (Started, Completed):
-        values: tuple[Column, ...] = (
+        columns = (
             uuids([job.id for job in jobs]),
             int8s([job.version for job in jobs]),
             int8s(positions),
             moments([job.updated_at for job in jobs]),
         )
         if by is Started:
-            update = START
-            values += (int4s([job.attempt for job in jobs]), texts([job.worker for job in jobs]))
+            held = int4s([job.attempt for job in jobs]), texts([job.worker for job in jobs])
+            connection.execute(START, (*columns, *held), binary=True)
         else:
-            update = COMPLETE
-            values += (byteas([job.result for job in jobs]),)
+            connection.execute(COMPLETE, (*columns, byteas([job.result for job in jobs])), binary=True)
     else:
-        update, values = MOVE, _moved_columns(jobs, positions)
-    if locked:
-        connection.execute(update, values, binary=True)
-    else:
-        connection.execute(ALL_OF[update], (*values, len(jobs)), binary=True)
+        connection.execute(MOVE, _moved_columns(jobs, positions), binary=True)
 
 
 def replace_jobs(connection: Connection, jobs: Sequence[Job], positions: Sequence[int]) -> None:

@@ -43,8 +43,7 @@ PLACE = """
 SELECT pg_current_xact_id()::text::bigint, (SELECT epoch_offset FROM log_epoch),
   (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 """
-# What is decided without locks waits for those of others when it is written, and must not be of long ago by then.
-BEGIN = f"BEGIN; SET LOCAL lock_timeout = '2s'; {PLACE}"
+BEGIN = f"BEGIN; {PLACE}"
 # The bounds let the planner leave out partitions, which it cannot do by an array.
 STREAMS = """
 SELECT originator_id, hash, state FROM events
@@ -56,11 +55,6 @@ XACT_STATUS = "SELECT pg_xact_status(%s::text::xid8)"
 # Writes to the server's log, so that its commit waits for a synchronous standby as that of any event does.
 CONFIRM = "SELECT pg_logical_emit_message(true, 'jobledger', 'confirmed')"
 RECORDED = "SELECT hash FROM events WHERE originator_id = %s AND originator_version = %s"
-OTHERS_WERE_FASTER = (
-    psycopg.errors.UniqueViolation,
-    psycopg.errors.LockNotAvailable,
-    psycopg.errors.DivisionByZero,  # a row is no longer there
-)
 SETTLE_SECONDS = 1.0
 """How long a commit whose answer was lost is looked for; within two seconds callers know that the database is away."""
 BEGINNINGS = 5
@@ -108,13 +102,6 @@ class StreamCache:
         with self._lock:
             return {id: self._streams.pop(id) for id in ids if id in self._streams}
 
-    def take_all(self, ids: Collection[int]) -> dict[int, Stream] | None:
-        """The streams of jobs, none of which is locked, as they were written last; None unless all are at hand."""
-        with self._lock:
-            if not all(id in self._streams for id in ids):
-                return None
-            return {id: self._streams.pop(id) for id in ids}
-
     def keep(self, streams: Collection[Stream]) -> None:
         with self._lock:
             for stream in streams:
@@ -150,10 +137,8 @@ class PostgresLedger:
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
         quotas: Collection[Quota] = (),
-        *,
-        surely: bool = False,
     ) -> Iterator["PostgresBatch"]:
-        connection, batch = self._begin(sorted(job_ids, key=attrgetter("int")), keys, claim, quotas, surely)
+        connection, batch = self._begin(sorted(job_ids, key=attrgetter("int")), keys, claim, quotas)
         committing = False
         try:
             yield batch
@@ -179,7 +164,6 @@ class PostgresLedger:
         keys: Collection[IdempotencyKey],
         claim: tuple[Ready, int] | None,
         quotas: Collection[Quota],
-        surely: bool,
     ) -> tuple[Connection, "PostgresBatch"]:
         """Nothing was decided yet: a transaction that came too early simply begins anew.
 
@@ -190,7 +174,7 @@ class PostgresLedger:
             connection = self._database.take()
             try:
                 return connection, PostgresBatch.begin(
-                    connection, self._cache, self.ready_jobs, job_ids, keys, claim, quotas, surely
+                    connection, self._cache, self.ready_jobs, job_ids, keys, claim, quotas
                 )
             except Conflicted:
                 self._database.give_back(connection)
@@ -242,14 +226,12 @@ class PostgresBatch:
         claim: tuple[Ready, int] | None,
         found: Found | None,
         begun: float,
-        locked: bool,
     ) -> None:
         """`found`: the positions of jobs for `claim`, if they were looked for when the batch began.
 
-        `begun`: when that was, before `now`, by the monotonic clock. `locked`: the jobs that the batch began with are.
+        `begun`: when that was, before `now`, by the monotonic clock.
         """
         self._begun = begun
-        self._locked = locked
         self._connection = connection
         self._ready_jobs = ready_jobs
         self.transaction = transaction
@@ -276,7 +258,6 @@ class PostgresBatch:
         keys: Collection[IdempotencyKey],
         claim: tuple[Ready, int] | None,
         quotas: Collection[Quota],
-        surely: bool,
     ) -> "PostgresBatch":
         """Lock jobs, take keys, and lock quotas, each in order, read the clock, then find jobs; one round trip.
 
@@ -284,9 +265,10 @@ class PostgresBatch:
         with a later place, while this one waited for its lock: a job's positions rise with its versions.
         """
         asked = time.monotonic()
-        waits = bool(keys or quotas or claim or (job_ids and not surely))
-        if not waits and (streams := cache.take_all([id.int for id in job_ids])) is not None:
-            return cls._begin_at_once(connection, ready_jobs, streams, asked)
+        if not (job_ids or keys or quotas or claim):  # one message for both takes half the time of a pipeline
+            begun = connection.execute(BEGIN, prepare=False)
+            begun.nextset()
+            return cls(connection, ready_jobs, *_place(begun), {}, KeysOfBatch(), QuotasOfBatch(), None, None, asked)
         with connection.pipeline():
             connection.execute("BEGIN")
             locked = connection.execute(LOCK, (uuids(job_ids),), binary=True) if job_ids else None
@@ -310,22 +292,7 @@ class PostgresBatch:
             claim,
             found,
             asked,
-            locked=True,
         )
-
-    @classmethod
-    def _begin_at_once(
-        cls, connection: Connection, ready_jobs: ReadyJobs, streams: dict[int, Stream], asked: float
-    ) -> "PostgresBatch":
-        """Begin without a lock, in one message, which takes half the time of a pipeline."""
-        begun = connection.execute(BEGIN, prepare=False)
-        while begun.nextset():
-            pass
-        transaction, base, now = _place(begun)
-        for stream in streams.values():
-            stream.begin(stream.position)
-        nothing = KeysOfBatch(), QuotasOfBatch(), None, None
-        return cls(connection, ready_jobs, transaction, base, now, dict(streams), *nothing, asked, locked=not streams)
 
     @property
     def streams(self) -> list[Stream]:
@@ -430,14 +397,7 @@ class PostgresBatch:
         self._quotas.charge(quota, jobs)
 
     def write(self) -> None:
-        """Send everything recorded, and commit, in one round trip; view rows and leases in the order of ids.
-
-        What was decided without locks stands if nobody was faster: the rows are locked as they are written, and the
-        key of the log admits one event at a version. Raises Conflicted when a job did not move, so that nothing shows
-        that what was decided on is still so.
-        """
-        if not self._locked and not all(stream.moved for stream in self.streams):
-            raise Conflicted
+        """Send everything recorded, and commit, in one round trip; view rows and leases in the order of ids."""
         created = [stream for stream in self._touched if stream.job.version == 1]
         others = sorted((stream for stream in self._touched if stream.job.version > 1), key=_id)
         moved = [stream for stream in others if stream.moved]
@@ -446,12 +406,11 @@ class PostgresBatch:
         ended = [stream.job.id for stream in others if stream.was_held and not stream.job.held]
         with self._connection.pipeline():
             if self._events.ids:
-                by = self._moves.pop() if len(self._moves) == 1 else None
-                places = [s.position for s in moved]
-                move_jobs(self._connection, [s.job for s in moved], places, by, locked=self._locked)
                 self._events.insert(self._connection, self._base)
                 charged_to = self._quotas.charged_to
                 insert_jobs(self._connection, [s.job for s in created], [s.position for s in created], charged_to)
+                by = self._moves.pop() if len(self._moves) == 1 else None
+                move_jobs(self._connection, [s.job for s in moved], [s.position for s in moved], by)
                 self._quotas.write(self._connection, [s.job for s in moved])
             name_contents(self._connection, self._named, self.now)
             move_leases(self._connection, taken, kept, ended, self.now)
@@ -548,7 +507,7 @@ def _id(stream: Stream) -> int:
 def _translated(error: psycopg.Error) -> Exception:
     """The driver's error in the application's words."""
     state = error.sqlstate or ""
-    if isinstance(error, OTHERS_WERE_FASTER) or state.startswith("40"):
+    if isinstance(error, psycopg.errors.UniqueViolation) or state.startswith("40"):
         return Conflicted()
     if isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name == "month_is_open":
         return MonthClosed(error.diag.message_primary)

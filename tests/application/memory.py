@@ -90,8 +90,6 @@ class MemoryLedger:
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
         quotas: Collection[Quota] = (),
-        *,
-        surely: bool = False,
     ) -> Iterator[MemoryBatch]:
         self.batches += 1
         batch = MemoryBatch(self)

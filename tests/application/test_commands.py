@@ -24,7 +24,6 @@ class Note(Struct):
     idempotency_key: None = None
     quota: None = None
     weight: int = 1
-    surely: bool = False
     job_ids: tuple[UUID, ...] = ()
 
     def run(self, batch: Batch) -> str:

@@ -5,9 +5,10 @@ import hashlib
 import resource
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -19,7 +20,9 @@ from application.jobs import Cancel, Retry
 from application.ledger import Expired
 from application.reports import AnyReport, Reported
 from application.rescue import MissHeartbeat
+from application.worker import Worker
 from domain.events import Failed, Progressed
+from infrastructure.news import LocalNews
 from tests.application.services import ASKED, Shop, in_shop
 from tests.infrastructure.nodes import PATIENCE, ask
 
@@ -597,6 +600,69 @@ def test_no_more_jobs_run_at_once_than_there_is_room_for(play: Play) -> None:
 
     play(story)
     assert most == 3
+
+
+class Desk:
+    """The first claim comes back full; later ones wait at the gate, and come back empty. Implements Service."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.two_wait = asyncio.Event()
+        self.waiting = 0
+        self.given = False
+
+    async def claim(self, claim: Claim) -> Sequence[ClaimedJob]:
+        if not self.given:
+            self.given = True
+            return [claimed() for _ in range(claim.max)]
+        self.waiting += 1
+        if self.waiting == 2:
+            self.two_wait.set()
+        await self.gate.wait()
+        return []
+
+    async def report(self, worker: str, reports: Sequence[AnyReport]) -> Sequence[Reported | Exception]:
+        return [Reported(version=3, cancel_requested=False) for _ in reports]
+
+    async def save_artifact(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+    async def read_artifact(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+def claimed() -> ClaimedJob:
+    return ClaimedJob(
+        id=uuid4(),
+        kind="work",
+        queue="default",
+        attempt=1,
+        input=Raw(b"{}"),
+        steps={},
+        handles={},
+        deadline=None,
+        lease_expires_at=datetime.now(UTC),
+        heartbeat_timeout=30,
+        time_limit=None,
+        progress=0,
+        trace=None,
+    )
+
+
+def test_a_worker_that_is_told_to_stop_ends_though_two_claims_are_under_way() -> None:
+    async def work(job: JobContext, order: Order) -> None: ...
+
+    async def story() -> None:
+        desk = Desk()
+        worker = Worker("w1", {"work": handler_for("work", work)}, desk, LocalNews(), capacity=2000)
+        running = asyncio.create_task(worker.run())
+        async with asyncio.timeout(PATIENCE):
+            await desk.two_wait.wait()
+            worker.stop()
+            desk.gate.set()
+            await running
+
+    asyncio.run(story())
 
 
 def test_with_room_for_one_job_none_is_left_waiting(play: Play) -> None:

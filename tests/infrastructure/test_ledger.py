@@ -18,7 +18,7 @@ from eventsourcing.persistence import StoredEvent
 from msgspec import Raw, Struct
 
 from application.commands import Command
-from application.errors import IdempotencyMismatch, Invalid, NotFound, Unavailable, UnreadableStream
+from application.errors import IdempotencyMismatch, Invalid, Unavailable, UnreadableStream
 from application.jobs import Accepted, Asked, Cancel, Create, JobView, NewJob, Requeue, Retry
 from application.ledger import Batch, Expired, IdempotencyKey, Ready
 from application.reports import (
@@ -84,18 +84,6 @@ def topics(node: Node, id: UUID) -> list[str]:
 
 def progress(id: UUID, message: str, attempt: int = 1) -> ProgressReport:
     return ProgressReport(job_id=id, attempt=attempt, message=message)
-
-
-def completion(id: UUID, attempt: int = 1) -> CompletionReport:
-    return CompletionReport(job_id=id, attempt=attempt)
-
-
-def waiting(node: Node) -> list[str]:
-    """The first words of the statements that wait for a lock."""
-    rows = ask(
-        node.dsn, f"SELECT split_part(trim(leading E'\\n' FROM query), ' ', 1) {WAITS.removeprefix('SELECT 1 ')}"
-    )
-    return [word for (word,) in rows]
 
 
 def created(answer: Any) -> UUID:
@@ -195,59 +183,6 @@ class TestPositions:
             assert answer.position == max(row[5] for row in rows)
 
 
-class TestWithoutALockBeforehand:
-    """A report is decided on what its server remembers of the job; the rows are locked as they are written."""
-
-    def test_it_waits_for_whoever_has_the_job_locked(self, nodes: Callable[[], Node]) -> None:
-        node, other = nodes(), nodes()
-        (id,) = node.started(new_job(queue="waits"))
-        with ThreadPoolExecutor(1) as thread:
-            with other.ledger.batch([id]):
-                said = thread.submit(node.say, completion(id))
-                eventually(lambda: waiting(node) == ["WITH"])
-            assert isinstance(said.result(PATIENCE), Reported)
-        assert topics(node, id) == ["job.created", "job.started", "job.completed"]
-
-    def test_it_does_not_wait_for_long_with_a_decision_that_grows_old(self, nodes: Callable[[], Node]) -> None:
-        node, other = nodes(), nodes()
-        (id,) = node.started(new_job(queue="old"))
-        with ThreadPoolExecutor(1) as thread:
-            with other.ledger.batch([id]):
-                said = thread.submit(node.say, completion(id))
-                eventually(lambda: waiting(node) == ["SELECT"])  # begun anew, with the lock first
-                ((released,),) = ask(node.dsn, "SELECT clock_timestamp()")
-            assert isinstance(said.result(PATIENCE), Reported)
-        ((at,),) = ask(
-            node.dsn, "SELECT recorded_at FROM events WHERE originator_version = 3 AND originator_id = %s", [id]
-        )
-        assert at > released
-
-    def test_a_job_that_another_server_moved_is_decided_on_again(self, nodes: Callable[[], Node]) -> None:
-        node, other = nodes(), nodes()
-        (id,) = node.started(new_job(queue="moved"))
-        other.one(Cancel(job_id=id, reason="enough", asked=ASKED))
-        answer = node.say(progress(id, "half"))
-        assert answer.cancel_requested
-        assert topics(node, id)[2:] == ["job.cancel_requested", "job.progressed"]
-
-    def test_nobody_is_refused_for_what_is_remembered(self, nodes: Callable[[], Node]) -> None:
-        """Here the first attempt is remembered; elsewhere it was lost, and the second one began."""
-        node, other = nodes(), nodes()
-        (id,) = node.started(new_job(queue="again", retry=Retry(initial=0, factor=1, max=0)))
-        other.rescue(id)
-        assert other.claim("w2", queue="again") == [id]
-        assert isinstance(node.say(completion(id, attempt=2), "w2"), Reported)
-        with pytest.raises(LeaseLost):
-            node.say(completion(id, attempt=1), "w1")
-
-    def test_a_job_whose_row_is_gone_is_unknown_and_nothing_is_recorded(self, node: Node) -> None:
-        (id,) = node.started(new_job(queue="gone"))
-        ask(node.dsn, "DELETE FROM jobs WHERE id = %s", [id])
-        with pytest.raises(NotFound):
-            node.say(completion(id))
-        assert topics(node, id) == ["job.created", "job.started"]
-
-
 class TestTwoServers:
     def test_batches_in_opposite_order_neither_deadlock_nor_lose_anything(self, own: str) -> None:
         rounds = 40
@@ -321,6 +256,16 @@ class TestTwoServers:
             claimed += one.claim("w1", 200)  # what the one passed over while the other had it locked
             assert sorted(claimed) == ids
             assert [topics(one, id) for id in ids] == [["job.created", "job.started"]] * 200
+
+    def test_nobody_is_refused_for_what_is_remembered(self, nodes: Callable[[], Node]) -> None:
+        """Here the first attempt is remembered; elsewhere it was lost, and the second one began."""
+        node, other = nodes(), nodes()
+        (id,) = node.started(new_job(queue="again", retry=Retry(initial=0, factor=1, max=0)))
+        other.rescue(id)
+        assert other.claim("w2", queue="again") == [id]
+        assert isinstance(node.say(CompletionReport(job_id=id, attempt=2), "w2"), Reported)
+        with pytest.raises(LeaseLost):
+            node.say(CompletionReport(job_id=id, attempt=1), "w1")
 
     def test_what_another_server_did_is_seen_in_spite_of_a_memory_of_before(self, nodes: Callable[[], Node]) -> None:
         one, other = nodes(), nodes()
@@ -563,7 +508,6 @@ class Once(Struct):
     idempotency_key: None = None
     quota: None = None
     weight: int = 1
-    surely: bool = False
     job_ids: tuple[UUID, ...] = ()
 
     def run(self, batch: Batch) -> None:

@@ -1,10 +1,12 @@
 """What operators see and ask: projections, queues, workers, failures, usage, stats."""
 
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from msgspec.json import encode
 
 from tests.conftest import Start
 from tests.interfaces.conftest import Service
@@ -211,7 +213,9 @@ def test_failures_are_listed_last_seen_first(service: Service, queue: str) -> No
     first = get(service, "/v1/failures", limit=1)
     assert first["items"] == [listed()[0]]
     assert get(service, "/v1/failures", limit=1, cursor=first["next"])["items"] == [listed()[1]]
-    assert service.invalid(service.http.get("/v1/failures?cursor=bm9uZQ==")) == ["cursor"]
+    crafted = urlsafe_b64encode(encode((datetime.now(UTC), "a\0", "", "", b""))).decode()
+    for cursor in ("bm9uZQ==", crafted):
+        assert service.invalid(service.http.get("/v1/failures", params={"cursor": cursor})) == ["cursor"]
 
 
 def test_usage_is_summed_by_what_is_asked_for(service: Service, queue: str) -> None:
