@@ -3,6 +3,7 @@
 import hashlib
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
