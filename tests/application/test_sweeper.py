@@ -38,8 +38,10 @@ class Place:
 
     async def attempt(self) -> UUID:
         """A job whose first attempt `w1` runs."""
-        id = await self.shop.create(heartbeat_timeout=3600.0)
-        await self.shop.service.claims.claim(Claim(worker="w1", queues=[self.shop.queue]))
+        queue = uuid4().hex  # of its own, so that of attempts that begin together each is given its own job
+        id = await self.shop.create(heartbeat_timeout=3600.0, queue=queue)
+        (claimed,) = await self.shop.service.claims.claim(Claim(worker="w1", queues=[queue]))
+        assert claimed.id == id
         return id
 
     async def file(self, id: UUID, content: bytes, name: str = "a") -> str:
