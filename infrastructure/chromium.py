@@ -8,8 +8,10 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -46,6 +48,8 @@ LAUNCHER = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
 """Chromium reads its orders from descriptor 3 and answers on 4."""
+REMOVALS = 40
+"""Times to try to remove a profile, 50 ms apart."""
 KEPT = ("PATH", "LANG", "TMPDIR")
 """What it is told of our environment, in which there may be keys."""
 
@@ -249,6 +253,16 @@ async def _running(path: str) -> AsyncIterator[_Line]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+            await asyncio.to_thread(_remove, Path(home))
+
+
+def _remove(home: Path) -> None:
+    """Its children die a little after it, and may write until then."""
+    for _ in range(REMOVALS):
+        shutil.rmtree(home, ignore_errors=True)
+        if not home.exists():
+            return
+        time.sleep(0.05)
 
 
 @asynccontextmanager
