@@ -45,7 +45,7 @@ FROM unnest(%b::uuid[], %b::int8[], %b::int8[], %b::text[], %b::int4[], %b::floa
 WHERE jobs.id = x.id
 """
 # What a start, or a completion, changes of a row: batches of nothing else are what busy workers ask for, and to take
-# sixteen arrays apart costs as much as a third of the update.
+# sixteen arrays apart costs a sixth of the update.
 START = """
 UPDATE jobs
 SET version = x.version, position = x.position, status = 'running', attempt = x.attempt, worker = x.worker,

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from msgspec import Raw
 
@@ -21,6 +22,25 @@ from interfaces.settings import Settings
 from tests.infrastructure.nodes import PATIENCE
 
 ASKED = Asked(by="key:test")
+
+
+def claimed() -> ClaimedJob:
+    """A job as a worker gets it, that no ledger knows of."""
+    return ClaimedJob(
+        id=uuid4(),
+        kind="work",
+        queue="default",
+        attempt=1,
+        input=Raw(b"{}"),
+        steps={},
+        handles={},
+        deadline=None,
+        lease_expires_at=datetime.now(UTC),
+        heartbeat_timeout=30,
+        time_limit=None,
+        progress=0,
+        trace=None,
+    )
 
 
 class Line:

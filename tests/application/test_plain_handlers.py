@@ -9,16 +9,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 import psutil  # type: ignore[import-untyped]
 import pytest
 from msgspec import Raw
 
-from application.claims import ClaimedJob
 from application.handlers import Handler, JobContext, PlainJobContext, handler_for, handles
 from application.jobs import Cancel, Retry
 from application.plain import LENGTH_BYTES, Begin
@@ -26,7 +24,7 @@ from application.processes import PROGRAM
 from application.worker import Room
 from domain.events import Failed, Progressed
 from tests.application import plain_handlers
-from tests.application.services import ASKED, Shop, in_shop
+from tests.application.services import ASKED, Shop, claimed, in_shop
 
 AT_ONCE = Retry(initial=0, factor=1, max=0)
 Play = Callable[[Callable[[Shop], Awaitable[None]]], None]
@@ -222,24 +220,6 @@ def test_its_process_ends_when_the_worker_is_killed_before_it_read_what_was_said
     finally:
         process.kill()
         process.wait()
-
-
-def claimed() -> ClaimedJob:
-    return ClaimedJob(
-        id=uuid4(),
-        kind="work",
-        queue="default",
-        attempt=1,
-        input=Raw(b"null"),
-        steps={},
-        handles={},
-        deadline=None,
-        lease_expires_at=datetime.now(UTC),
-        heartbeat_timeout=30,
-        time_limit=None,
-        progress=0,
-        trace=None,
-    )
 
 
 def test_what_processes_do_in_a_tenth_of_a_second_is_held_ahead() -> None:

@@ -5,10 +5,9 @@ import hashlib
 import resource
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -23,7 +22,7 @@ from application.rescue import MissHeartbeat
 from application.worker import Worker
 from domain.events import Failed, Progressed
 from infrastructure.news import LocalNews
-from tests.application.services import ASKED, Shop, in_shop
+from tests.application.services import ASKED, Shop, claimed, in_shop
 from tests.infrastructure.nodes import PATIENCE, ask
 
 AT_ONCE = Retry(initial=0, factor=1, max=0)
@@ -625,28 +624,10 @@ class Desk:
         return [Reported(version=3, cancel_requested=False) for _ in reports]
 
     async def save_artifact(self, *_: Any) -> Any:
-        raise NotImplementedError
+        raise AssertionError("no handler here saves a file")
 
     async def read_artifact(self, *_: Any) -> Any:
-        raise NotImplementedError
-
-
-def claimed() -> ClaimedJob:
-    return ClaimedJob(
-        id=uuid4(),
-        kind="work",
-        queue="default",
-        attempt=1,
-        input=Raw(b"{}"),
-        steps={},
-        handles={},
-        deadline=None,
-        lease_expires_at=datetime.now(UTC),
-        heartbeat_timeout=30,
-        time_limit=None,
-        progress=0,
-        trace=None,
-    )
+        raise AssertionError("no handler here reads a file")
 
 
 def test_a_worker_that_is_told_to_stop_ends_though_two_claims_are_under_way() -> None:
