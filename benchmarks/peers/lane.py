@@ -29,6 +29,10 @@ TICK = 0.05
 Input: TypeAlias = dict[str, Any]
 
 
+class NotMeasured(Exception):
+    """The peer has nothing of the kind; names the measure."""
+
+
 class Lane:
     """A peer: what it does not have stays as it is here, and is not measured."""
 
@@ -36,24 +40,24 @@ class Lane:
         self.dsn = dsn
 
     async def install(self) -> None:
-        raise NotImplementedError
+        raise NotMeasured("install")
 
     async def open(self) -> None:
         """Connect, for everything but `install` and `work`."""
 
     async def bulk(self, inputs: Sequence[Input]) -> None:
         """Create jobs as fast as it can."""
-        raise NotImplementedError
+        raise NotMeasured("bulk")
 
     async def create(self, input: Input) -> None:
-        raise NotImplementedError
+        raise NotMeasured("create")
 
     async def finish(self, count: int) -> None:
-        raise NotImplementedError
+        raise NotMeasured("finish")
 
     async def work(self) -> None:
         """Do jobs with `note` as their handler, until the process is told to end."""
-        raise NotImplementedError
+        raise NotMeasured("work")
 
     async def close(self) -> None:
         """Leave nothing running that would keep the process from ending."""
