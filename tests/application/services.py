@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from application.claims import Claim, ClaimedJob
 from application.errors import Unavailable
 from application.handlers import Handle, Handler, PlainHandle, handler_for
-from application.jobs import Asked, JobView, NewJob
+from application.jobs import Asked, JobView, NewJob, Retry
 from application.reports import AnyReport, Heartbeat, Reported
 from application.worker import Worker
 from domain.events import Artifact
@@ -22,6 +22,16 @@ from interfaces.settings import Settings
 from tests.infrastructure.nodes import PATIENCE
 
 ASKED = Asked(by="key:test")
+AT_ONCE = Retry(initial=0, factor=1, max=0)
+
+
+class Order(Struct):
+    count: int = 1
+
+
+class Page(Struct):
+    url: str
+    words: list[str]
 
 
 def claimed() -> ClaimedJob:
@@ -152,3 +162,7 @@ def in_shop(dsn: str, folder: Path, queue: str, story: Callable[[Shop], Awaitabl
             await service.close()
 
     asyncio.run(main())
+
+
+Story = Callable[[Shop], Awaitable[None]]
+Play = Callable[[Story], None]

@@ -13,9 +13,8 @@ from application.claims import Claim
 from application.handlers import JobContext, RetryLater
 from application.jobs import Retry
 from infrastructure.postgres.alarm import next_due
-from tests.application.services import Shop, in_shop
+from tests.application.services import Play, Shop, in_shop
 
-Play = Callable[[Callable[[Shop], Awaitable[None]]], None]
 NEVER = 3600.0
 
 

@@ -18,16 +18,13 @@ import pytest
 from msgspec import Raw
 
 from application.handlers import Handler, JobContext, PlainJobContext, handler_for, handles
-from application.jobs import Cancel, Retry
+from application.jobs import Cancel
 from application.plain import LENGTH_BYTES, Begin
 from application.processes import PROGRAM
 from application.worker import Room
 from domain.events import Failed, Progressed
 from tests.application import plain_handlers
-from tests.application.services import ASKED, Shop, claimed, in_shop
-
-AT_ONCE = Retry(initial=0, factor=1, max=0)
-Play = Callable[[Callable[[Shop], Awaitable[None]]], None]
+from tests.application.services import ASKED, AT_ONCE, Play, Shop, claimed, in_shop
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Rescue: a lease that ran out costs an attempt, but neither an outage nor a late heartbeat does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 
 from application.claims import Claim
 from application.errors import Unavailable
-from application.jobs import Cancel, Retry
+from application.jobs import Cancel
 from application.ledger import Expired
 from application.reports import CompletionReport, Heartbeat
 from application.rescue import LONGEST_GAP, MissHeartbeat, Rescue, Unrescued
@@ -20,12 +20,8 @@ from domain.refusals import LeaseLost, Refused
 from infrastructure.postgres.ledger import PostgresBatch, PostgresLedger
 from interfaces.bootstrap import Service
 from interfaces.settings import Settings
-from tests.application.services import ASKED, Shop, in_shop
+from tests.application.services import ASKED, AT_ONCE, Play, Shop, in_shop
 from tests.infrastructure.nodes import ask
-
-AT_ONCE = Retry(initial=0, factor=1, max=0)
-Story = Callable[[Shop], Awaitable[None]]
-Play = Callable[[Story], None]
 
 
 class Clock:
