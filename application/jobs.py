@@ -28,6 +28,9 @@ QUOTA_RETRY_SECONDS = 1
 READ_PATIENCE = 2.0
 """Seconds after which a read says that the database is away."""
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
+NO_DOTS = r"^([^.\u0000][^\u0000]*|\.[^.\u0000][^\u0000]*|\.\.[^\u0000]+)$"
+QueueName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_DOTS)]
+"""Not `.` and `..`: browsers and proxies take these out of an address, however they are written there."""
 Reason: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2000)]
 Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
 Due: TypeAlias = Annotated[
@@ -53,7 +56,7 @@ class NewJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     kind: Name
     input: Payload
-    queue: Name = "default"
+    queue: QueueName = "default"
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     run_at: Due | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 3

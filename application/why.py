@@ -129,17 +129,25 @@ def _waits(queue: QueueFacts, claimers: ClaimerFacts, job: Job) -> list[str]:
     if wait > 0:
         again = f"attempt {job.failures + 1} of {job.max_attempts}" if job.failures else "scheduled"
         return [f"{again} in {_span(wait)}, at {_moment(job.run_at)}", *nobody]
-    running = f"{queue.running} jobs of it are running" if queue.running else "no worker holds a job of it"
+    running = _running(queue.running)
     if queue.ahead:
-        count = f"more than {MOST_COUNTED}" if queue.ahead >= MOST_COUNTED else str(queue.ahead)
-        behind = (
-            f"queued behind {count} jobs of queue {job.queue!r} that have a higher priority or are older; {running}"
-        )
-        return [*nobody, behind]
+        ahead = "1 job" if queue.ahead == 1 else f"{_count(queue.ahead)} jobs"
+        goes = "has a higher priority or is older" if queue.ahead == 1 else "have a higher priority or are older"
+        return [*nobody, f"queued behind {ahead} of queue {job.queue!r} that {goes}; {running}"]
     if nobody:
         return nobody
     workers = "1 worker handles" if claimers.of_kind == 1 else f"{claimers.of_kind} workers handle"
     return [f"next in queue {job.queue!r}; {workers} kind {job.kind!r}, once there is room; {running}"]
+
+
+def _count(ahead: int) -> str:
+    return f"more than {MOST_COUNTED}" if ahead >= MOST_COUNTED else str(ahead)
+
+
+def _running(jobs: int) -> str:
+    if jobs == 1:
+        return "1 job of it is running"
+    return f"{jobs} jobs of it are running" if jobs else "no worker holds a job of it"
 
 
 def _nobody(claimers: ClaimerFacts, job: Job) -> list[str]:
@@ -216,4 +224,4 @@ def _span(seconds: float) -> str:
 
 
 def _moment(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

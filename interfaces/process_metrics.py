@@ -13,19 +13,20 @@ EVENTS = (1, 3, 10, 30, 100, 300, 1_000, 3_000)
 
 
 class Metrics:
-    """What is measured in this process, and on the disk of its data folder."""
+    """What is measured on the disk of the data folder, and of the batches that this process records."""
 
     def __init__(self, data: Path) -> None:
-        self.registry = CollectorRegistry()
-        self.registry.register(_Disk(data))
+        self.disk = CollectorRegistry()
+        self.disk.register(_Disk(data))
+        self.appends = CollectorRegistry()
         self._seconds = Histogram(
             "jobledger_append_seconds",
             "From sending a batch to the database to its commit, in this process",
             buckets=SECONDS,
-            registry=self.registry,
+            registry=self.appends,
         )
         self._events = Histogram(
-            "jobledger_append_events", "Events of a batch, in this process", buckets=EVENTS, registry=self.registry
+            "jobledger_append_events", "Events of a batch, in this process", buckets=EVENTS, registry=self.appends
         )
 
     def appended(self, events: int, seconds: float) -> None:

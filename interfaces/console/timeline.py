@@ -51,7 +51,7 @@ class Lane(Struct, frozen=True):
 
 
 class Timeline(Struct, frozen=True):
-    """All of it, `height` pixels high and as wide as there is room."""
+    """All of it, `height` pixels high and as wide as there is room; `clock` is how its ends are told apart."""
 
     begun: datetime
     ended: datetime
@@ -59,6 +59,10 @@ class Timeline(Struct, frozen=True):
     height: int
     asked: list[Mark]
     lanes: list[Lane]
+
+    @property
+    def clock(self) -> str:
+        return "%H:%M:%S" if self.begun.date() == self.ended.date() else "%b %d, %H:%M"
 
 
 def draw(events: Sequence[EventView], now: datetime) -> Timeline:

@@ -688,8 +688,10 @@ OPERATIONS = (
         summary="Metrics for Prometheus",
         tag="health",
         description="Counters come from the log and survive every restart, but for `jobledger_append_…`, which are of "
-        "this process. With an operator's key for all namespaces, jobs are counted by namespace, queue and kind; "
-        "without a key, and with any other, all together, so that nothing is named. Without any keys, all is named.",
+        "this process. With an operator's key, jobs are counted by namespace, queue and kind, those of its own "
+        "namespace if it has one; what is of all namespaces together is for a key of all. Without a key, and with any "
+        "other, states and ages say whether the service is well, and nothing is named or counted. Without any keys, "
+        "all is told.",
         answers=(Answer(200, "Its text format", media_type="text/plain"),),
     ),
     Operation(

@@ -70,6 +70,8 @@ from interfaces.http.streams import (
 )
 
 MOST_IN_BATCH = 10_000
+MOST_AT_ONCE = 10_000
+"""Events of a job in one answer."""
 LINES_PAGE = 100
 Cursor = Annotated[
     str,
@@ -149,7 +151,7 @@ class JobsQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 class EventsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     after_version: Annotated[int, Meta(ge=0, le=2**53)] = 0
-    limit: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=MOST_AT_ONCE)] | None = None
 
 
 class MomentQuery(Struct, frozen=True, forbid_unknown_fields=True):

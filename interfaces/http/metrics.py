@@ -1,9 +1,9 @@
 """Metrics for Prometheus: what the log says, which survives every restart, and what this process does itself."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeGuard
 
 from litestar import Request, Response, get
 from prometheus_client import CollectorRegistry, Gauge
@@ -15,18 +15,18 @@ from application.errors import ApplicationError
 from application.keys import Caller, Unauthenticated
 from application.operations import LaneMeasures, Measures, Operations
 from application.readiness import CODES, Ready
-from interfaces.http.guard import ANYONE, OPERATOR
+from interfaces.http.guard import ANYONE, OPERATOR, caller_of
 from interfaces.http.health import readiness
 from interfaces.process_metrics import Metrics
 
 
 class _Log(Collector):
-    """What the database says, as metrics."""
+    """What the database says, as metrics for a caller."""
 
-    def __init__(self, measures: Measures | None, ready: Ready, *, named: bool) -> None:
+    def __init__(self, measures: Measures | None, ready: Ready, caller: Caller | None) -> None:
         self._measures = measures
         self._ready = ready
-        self._named = named
+        self._caller = caller
 
     def collect(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("jobledger_info", "The version of this server", labels=["version"])
@@ -42,24 +42,22 @@ class _Log(Collector):
             finding.add_metric([code], float(code in found))
         yield finding
         if self._measures is not None:
-            yield from _of_the_log(self._measures, named=self._named)
+            yield from _for(self._caller, self._measures)
 
 
 @get("/metrics", roles=ANYONE)
 async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """In the text format of Prometheus; without what the database says while it is away.
-
-    Namespaces, queues and kinds are named to operators of all namespaces only; for others jobs are counted together.
-    """
+    """In the text format of Prometheus; without what the database says while it is away."""
     operations: Operations = request.app.state.service.operations
     metrics: Metrics = request.app.state.service.metrics
-    named = _may_see_names(request)
+    caller = _caller(request)
     try:
         measures = await request.app.state.service.jobs.read(operations.measures)
     except ApplicationError:
         measures = None
-    log = _Log(measures, await readiness(request), named=named)
-    text = await asyncio.to_thread(_text, metrics, log, await _replica_behind(request))
+    log = _Log(measures, await readiness(request), caller)
+    own = [metrics.disk, metrics.appends] if _sees_all(caller) else [metrics.disk]
+    text = await asyncio.to_thread(_text, log, own, await _replica_behind(request))
     return Response(text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
@@ -75,89 +73,43 @@ async def _replica_behind(request: Request[Any, Any, Any]) -> float | None:
     return seconds
 
 
-def _may_see_names(request: Request[Any, Any, Any]) -> bool:
+def _caller(request: Request[Any, Any, Any]) -> Caller | None:
     """Raises Unauthenticated for a key that is none: who sends one wants to know that it is of no use."""
     caller = request.scope["caller"]  # type: ignore[typeddict-item]
     if isinstance(caller, Unauthenticated) and "authorization" in request.headers:
         raise caller
-    return isinstance(caller, Caller) and caller.role in OPERATOR and caller.namespace is None
+    return caller_of(request.scope)
 
 
-def _text(metrics: Metrics, log: _Log, replica_behind: float | None) -> bytes:
+def _text(log: _Log, own: Iterable[CollectorRegistry], replica_behind: float | None) -> bytes:
     registry = CollectorRegistry()
     registry.register(log)
     if replica_behind is not None:
         says = "Age of the oldest event that the replica lacks; absent while it is away"
         Gauge("jobledger_replica_lag_seconds", says, registry=registry).set(replica_behind)
-    return generate_latest(registry) + generate_latest(metrics.registry)
+    return b"".join(generate_latest(each) for each in (registry, *own))
 
 
-def _of_the_log(measures: Measures, *, named: bool) -> Iterator[Metric]:
-    labels = ["namespace", "queue", "kind"] if named else []
-    jobs = GaugeMetricFamily("jobledger_jobs", "Jobs by status", labels=[*labels, "status"])
-    events = CounterMetricFamily("jobledger_job_events", "What happened to jobs", labels=[*labels, "event"])
-    waited = CounterMetricFamily("jobledger_job_wait_seconds", "Time that jobs were due and waited", labels=labels)
-    ran = CounterMetricFamily("jobledger_attempt_run_seconds", "Time that attempts took, ended ones", labels=labels)
-    ended = CounterMetricFamily("jobledger_attempts_ended", "Attempts that ended", labels=labels)
-    for lane in measures.lanes if named else _together(measures.lanes):
-        names = [lane.namespace, lane.queue, lane.kind] if named else []
-        for status, count in lane.statuses.items():
-            jobs.add_metric([*names, status], count)
-        for event, count in lane.events.items():
-            events.add_metric([*names, event], count)
-        waited.add_metric(names, lane.waited_seconds)
-        ran.add_metric(names, lane.ran_seconds)
-        ended.add_metric(names, lane.ended)
-    yield from (jobs, events, waited, ran, ended)
-    yield from _of_queues(measures) if named else _of_all_queues(measures)
-    yield from _of_projections(measures)
-    yield from _of_the_database(measures)
+def _for(caller: Caller | None, measures: Measures) -> Iterator[Metric]:
+    """What a caller may know. Two tenants would each learn from a count of all jobs what the other does."""
+    yield from _of_the_service(measures)
+    if _is_operator(caller):
+        yield from _of_lanes([each for each in measures.lanes if caller.namespace in (None, each.namespace)])
+    if _sees_all(caller):
+        yield from _of_all(measures)
 
 
-def _together(lanes: Sequence[LaneMeasures]) -> Iterator[LaneMeasures]:
-    """All lanes as one, which has no name."""
-    if lanes:
-        yield LaneMeasures(
-            namespace="",
-            queue="",
-            kind="",
-            events={name: sum(lane.events[name] for lane in lanes) for name in lanes[0].events},
-            statuses={name: sum(lane.statuses[name] for lane in lanes) for name in lanes[0].statuses},
-            waited_seconds=sum(lane.waited_seconds for lane in lanes),
-            ran_seconds=sum(lane.ran_seconds for lane in lanes),
-            ended=sum(lane.ended for lane in lanes),
-        )
+def _is_operator(caller: Caller | None) -> TypeGuard[Caller]:
+    return caller is not None and caller.role in OPERATOR
 
 
-OLDEST = "jobledger_queue_oldest_seconds", "How long the oldest job of a queue has been due"
-PAUSED = "jobledger_queue_paused", "1 for each queue that gives no claims"
+def _sees_all(caller: Caller | None) -> bool:
+    return _is_operator(caller) and caller.namespace is None
 
 
-def _of_queues(measures: Measures) -> Iterator[Metric]:
-    waiting = GaugeMetricFamily(*OLDEST, labels=["queue"])
-    for queue, seconds in measures.waiting.items():
-        waiting.add_metric([queue], seconds)
-    yield waiting
-    paused = GaugeMetricFamily(*PAUSED, labels=["queue"])
-    for queue in measures.paused:
-        paused.add_metric([queue], 1)
-    yield paused
-
-
-def _of_all_queues(measures: Measures) -> Iterator[Metric]:
-    """The longest wait, but for queues that are to wait; and whether there are any such."""
-    waits = [seconds for queue, seconds in measures.waiting.items() if queue not in measures.paused]
-    yield GaugeMetricFamily(*OLDEST, value=max(waits, default=0))
-    yield GaugeMetricFamily(*PAUSED, value=float(bool(measures.paused)))
-
-
-def _of_projections(measures: Measures) -> Iterator[Metric]:
+def _of_the_service(measures: Measures) -> Iterator[Metric]:
+    """States and ages, which say whether it is well, and count nothing that anybody asked for."""
     views = [view for view in measures.projections if view.kind == "async"]
-    yield _gauge(
-        "jobledger_projection_lag_events",
-        "Events that a view is behind the log, counted up to 10000",
-        ((view.name, view.lag_events) for view in views),
-    )
     yield _gauge(
         "jobledger_projection_lag_seconds",
         "Age of the oldest event that is not in a view",
@@ -168,13 +120,6 @@ def _of_projections(measures: Measures) -> Iterator[Metric]:
         "Whether a view stands before an event that it cannot fold",
         ((view.name, float(view.state == "parked")) for view in views),
     )
-    folded = CounterMetricFamily("jobledger_projection_events", "Events in the view that serves", labels=["projection"])
-    for view in views:
-        folded.add_metric([view.name], view.events or 0)
-    yield folded
-
-
-def _of_the_database(measures: Measures) -> Iterator[Metric]:
     stall = GaugeMetricFamily(
         "jobledger_safe_position_stall_seconds",
         "Age of the oldest open write transaction, behind which readers of the whole log wait, and its process",
@@ -189,14 +134,57 @@ def _of_the_database(measures: Measures) -> Iterator[Metric]:
     for state, count in measures.connections.items():
         connections.add_metric([state], count)
     yield connections
-    overdue = "Leases that ran out, and whose jobs any node should have rescued"
-    yield GaugeMetricFamily("jobledger_leases_overdue", overdue, value=measures.overdue)
-    overdue = "For how long the longest of them has been overdue"
+    overdue = "For how long the longest overdue lease should have been rescued"
     yield GaugeMetricFamily("jobledger_lease_overdue_seconds", overdue, value=measures.overdue_seconds)
     months = "Months to come that have a partition of the log"
     yield GaugeMetricFamily("jobledger_partition_months_ahead", months, value=measures.months_ahead)
+    unsealed = "Age of the oldest event that no checkpoint covers"
+    yield GaugeMetricFamily("jobledger_seal_lag_seconds", unsealed, value=measures.unsealed_seconds)
+
+
+def _of_lanes(lanes: Iterable[LaneMeasures]) -> Iterator[Metric]:
+    labels = ["namespace", "queue", "kind"]
+    jobs = GaugeMetricFamily("jobledger_jobs", "Jobs by status", labels=[*labels, "status"])
+    events = CounterMetricFamily("jobledger_job_events", "What happened to jobs", labels=[*labels, "event"])
+    waited = CounterMetricFamily("jobledger_job_wait_seconds", "Time that jobs were due and waited", labels=labels)
+    ran = CounterMetricFamily("jobledger_attempt_run_seconds", "Time that attempts took, ended ones", labels=labels)
+    ended = CounterMetricFamily("jobledger_attempts_ended", "Attempts that ended", labels=labels)
+    for lane in lanes:
+        names = [lane.namespace, lane.queue, lane.kind]
+        for status, count in lane.statuses.items():
+            jobs.add_metric([*names, status], count)
+        for event, count in lane.events.items():
+            events.add_metric([*names, event], count)
+        waited.add_metric(names, lane.waited_seconds)
+        ran.add_metric(names, lane.ran_seconds)
+        ended.add_metric(names, lane.ended)
+    yield from (jobs, events, waited, ran, ended)
+
+
+def _of_all(measures: Measures) -> Iterator[Metric]:
+    """What is of all namespaces together: queues, which each may have jobs in, and how many events there are."""
+    oldest = "How long the oldest job of a queue has been due"
+    waiting = GaugeMetricFamily("jobledger_queue_oldest_seconds", oldest, labels=["queue"])
+    for queue, seconds in measures.waiting.items():
+        waiting.add_metric([queue], seconds)
+    yield waiting
+    paused = GaugeMetricFamily("jobledger_queue_paused", "1 for each queue that gives no claims", labels=["queue"])
+    for queue in measures.paused:
+        paused.add_metric([queue], 1)
+    yield paused
+    views = [view for view in measures.projections if view.kind == "async"]
+    yield _gauge(
+        "jobledger_projection_lag_events",
+        "Events that a view is behind the log, counted up to 10000",
+        ((view.name, view.lag_events) for view in views),
+    )
+    folded = CounterMetricFamily("jobledger_projection_events", "Events in the view that serves", labels=["projection"])
+    for view in views:
+        folded.add_metric([view.name], view.events or 0)
+    yield folded
+    overdue = "Leases that ran out, and whose jobs any node should have rescued"
+    yield GaugeMetricFamily("jobledger_leases_overdue", overdue, value=measures.overdue)
     yield GaugeMetricFamily("jobledger_unsealed_events", "Events that no checkpoint covers", value=measures.unsealed)
-    yield GaugeMetricFamily("jobledger_seal_lag_seconds", "Age of the oldest of them", value=measures.unsealed_seconds)
 
 
 def _gauge(name: str, says: str, values: Iterable[tuple[str, float]]) -> Metric:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from application.archives import Archive, Gone
 from application.errors import ApplicationError, FieldError, Invalid, RateLimited
+from application.jobs import NO_DOTS
 from application.language import NOT_BLANK
 from domain.refusals import Refused
 
@@ -21,6 +22,11 @@ log = structlog.get_logger()
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER = 1
 CHALLENGE = 'Bearer realm="jobledger"'
+PATTERNS = {
+    NOT_BLANK: "is blank",
+    NO_DOTS: 'must not be "." or "..", which browsers and proxies take out of an address',
+}
+"""What text that does not match is told, which else would be the expression."""
 _PLACE = re.compile(r"(.*) - at (`key` in )?`\$([^`]*)`", re.DOTALL)
 
 
@@ -149,8 +155,7 @@ def field_error(error: Exception, within: str = "") -> FieldError:
     message, path = str(error), ""
     if placed := _PLACE.fullmatch(message):
         message, path = placed[1] + (" (a key)" if placed[2] else ""), placed[3]
-    if message.endswith(f"matching regex {NOT_BLANK!r}"):
-        message = "is blank"
+    message = next((says for regex, says in PATTERNS.items() if message.endswith(f"matching regex {regex!r}")), message)
     field = within + path
     if named := re.search(r"(?:unknown|required) field `([^`]*)`", message):
         field = f"{field}.{named[1]}"

@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 
 from interfaces.console.frame import PLACES
 from tests.console.conftest import Console, Look
+from tests.infrastructure.nodes import ask
 from tests.waiting import eventually
 
 SCRIPT = "<script>window.owned=1</script>"
@@ -94,6 +95,17 @@ def test_a_queue_of_any_name_is_paused(console: Console, look: Look, hostile: li
     harmless(page)
 
 
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_queue_that_no_address_can_name_says_so(console: Console, look: Look, dsn: str, name: str) -> None:
+    """Such ones may be there from before they were refused."""
+    id = console.create(queue=f"once{name}", run_at="2999-01-01T00:00:00Z")
+    ask(dsn, "UPDATE jobs SET queue = %s WHERE id = %s", [name, id])
+    page = look(f"{console.url}/queues")
+    row = page.locator(".row", has=page.get_by_role("heading", name=name, exact=True))
+    expect(row).to_contain_text("cannot be paused from here")
+    expect(row.locator("form")).to_have_count(0)
+
+
 def test_a_deck_of_hostile_titles_is_a_video(console: Console, look: Look) -> None:
     slides = [{"title": name[:100], "bullets": [name[:100]], "seconds": 0.5} for name in HOSTILE[:3]]
     deck = {"title": SCRIPT, "slides": slides, "size": "720p"}
@@ -136,6 +148,13 @@ class TestAJobOfTenThousandEvents:
         expect(page.locator("#version-shown")).to_have_text(f"{last} of {last}")
         expect(page.locator("#events li")).to_have_count(100)
         assert page.locator("svg.timeline circle").count() <= 510
+        timeline, earlier = page.locator("#timeline"), page.get_by_role("link", name="Earlier", exact=True)
+        expect(timeline).to_contain_text(f"Drawn from events {last - 499} to {last} of {last}")
+        earlier.click()
+        expect(timeline).to_contain_text(f"Drawn from events {last - 999} to {last - 500} of {last}")
+        page.get_by_role("link", name="Later", exact=True).click()
+        expect(timeline).to_contain_text(f"Drawn from events {last - 499} to {last} of {last}")
+        expect(page.locator("#events")).to_contain_text("the API has them, 10000 at a time")
         slider = page.get_by_label("Version", exact=True)
         slider.fill("5000")
         expect(page.locator("#travel")).to_contain_text("row 4997")
@@ -147,6 +166,8 @@ class TestAJobOfTenThousandEvents:
         expect(page).to_have_url(f"{console.url}/jobs/{long}?at_version=5000")
         slider.press("Home")
         expect(page.locator("#travel")).to_contain_text("With this event the job began")
+        expect(timeline).to_contain_text(f"Drawn from events 1 to 500 of {last}")
+        expect(earlier).to_have_count(0)
         expect(page.locator("#event-1")).to_be_visible()
         page.locator("#event-1 summary").click()
         expect(page.locator("#event-1 pre")).to_contain_text('"type": "job.created"')

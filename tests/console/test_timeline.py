@@ -85,6 +85,12 @@ def test_a_cancelled_attempt_ends_where_it_was_cancelled_and_says_by_whom() -> N
     assert [mark.title for mark in drawn.asked][1] == "12:00:02 cancel requested by key:anna: asked twice"
 
 
+def test_the_ends_of_a_picture_of_several_days_have_dates() -> None:
+    day, days = draw([CREATED, started(3600, 1)], BEGUN), draw([CREATED, started(86400, 1)], BEGUN)
+    assert day.ended.strftime(day.clock) == "13:00:00"
+    assert (days.begun.strftime(days.clock), days.ended.strftime(days.clock)) == ("Jan 02, 12:00", "Jan 03, 12:00")
+
+
 def test_a_job_that_only_waits_has_no_lane() -> None:
     drawn = draw([CREATED], BEGUN + timedelta(hours=1))
     assert (drawn.lanes, len(drawn.asked)) == ([], 1)

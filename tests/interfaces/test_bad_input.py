@@ -118,6 +118,8 @@ INVALID_JOBS: dict[str, tuple[Json, str]] = {
     "a long kind": ({**JOB, "kind": "k" * 201}, "kind"),
     "null for a queue": ({**JOB, "queue": None}, "queue"),
     "an empty queue": ({**JOB, "queue": ""}, "queue"),
+    "a queue that no address can name": ({**JOB, "queue": "."}, "queue"),
+    "a queue that an address loses": ({**JOB, "queue": ".."}, "queue"),
     "text for a priority": ({**JOB, "priority": "1"}, "priority"),
     "a fraction for a priority": ({**JOB, "priority": 1.0}, "priority"),
     "true for a priority": ({**JOB, "priority": True}, "priority"),
@@ -163,6 +165,13 @@ def test_an_invalid_job_is_refused_by_the_field_at_fault(
     assert service.invalid(send("/v1/jobs", json.dumps(body).encode())) == [field]
     batch = json.dumps({"jobs": [JOB, body]}).encode()
     assert service.invalid(send("/v1/jobs/batch", batch)) == [f"jobs[1].{field}"]
+
+
+def test_a_queue_of_dots_is_refused_in_words(service: "Service") -> None:
+    refused = service.http.post("/v1/jobs", json={**JOB, "queue": ".."}).json()["errors"]
+    assert refused == [
+        {"field": "queue", "message": 'must not be "." or "..", which browsers and proxies take out of an address'}
+    ]
 
 
 BAD_BODIES: dict[str, tuple[str, Json, str]] = {

@@ -107,6 +107,11 @@ def test_the_same_key_and_body_answer_the_same_job_again(service: "Service", sen
     assert again.headers["location"] == first.headers["location"]
 
 
+@pytest.mark.parametrize("queue", ["...", "..\n", ".\n", ".a", "..a", "a.", "a/..", "%2e"])
+def test_a_queue_may_begin_with_dots(service: "Service", queue: str) -> None:
+    assert service.create(queue=queue, run_at="2999-01-01T00:00:00Z")["queue"] == queue
+
+
 def test_a_replayed_create_shows_the_job_as_it_is_now(service: "Service", queue: str) -> None:
     asked = {"kind": "test", "input": 1, "queue": queue, "heartbeat_timeout": 3600}
     headers = {"idempotency-key": uuid4().hex}
