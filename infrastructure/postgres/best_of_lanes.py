@@ -8,13 +8,15 @@ fits, lanes have their share of that by pace: one that gets a thousand times as 
 back in time, not in number.
 """
 
-from infrastructure.postgres.lanes import LEAST_ID, MOST_ID, Lane, fresh, settled
-from infrastructure.postgres.wanted import HELD, Wanted
+from infrastructure.postgres.lanes import FRESH, Lane, fresh, settled
+from infrastructure.postgres.wanted import HELD, LEAST_ID, MOST_ID, Wanted
 
 LOOKED_AT = 20_000
 """Jobs that are looked at for the bound, in all lanes together, in hope of some that fit."""
 MANY = 80_000
 """When more are left up to the bound, in all lanes together, all jobs with the mark are looked at instead."""
+LATE = 20_000
+"""Jobs that moved after the span in which they were created, up to which lanes are read from the end of the span."""
 PACED = 8
 """The pace of a lane is told by its job of this number."""
 
@@ -26,11 +28,18 @@ class BestOfLanes:
         self._wanted = wanted
         self._lanes = [fresh(wanted)] * (wanted.takes("queued") and not wanted.filter.worker)
         self._lanes += [settled(wanted)] * bool(wanted.settled_statuses)
+        self._may_be_late = wanted.may_be_late and bool(wanted.settled_statuses)
+        self._may_be_ahead = "queued" in wanted.settled_statuses and not wanted.filter.worker
 
     @property
     def tables(self) -> list[str]:
         tables = [table for lane in self._lanes for table in lane.hops]
         tables += [f"held AS MATERIALIZED ({self._held()})"]
+        tables += [f"ahead AS MATERIALIZED ({self._ahead()})"] * self._may_be_ahead
+        if self._may_be_late:
+            late = self._late(self._lanes[-1])
+            tables += [f"maybe_late AS MATERIALIZED ({late})", f"prompt AS MATERIALIZED ({self._prompt()})"]
+            tables += [f"late AS MATERIALIZED ({self._late_that_fit(self._lanes[-1])})"]
         if self._lanes:
             tables += [f"{lane.name}_paced AS MATERIALIZED ({self._paced(lane)})" for lane in self._lanes]
             tables += [f"shared AS MATERIALIZED ({self._shared()})"]
@@ -73,6 +82,57 @@ WHERE {beyond}
 {wanted.first("job.at", "leases.job_id")}
 """
 
+    def _ahead(self) -> str:
+        """Those that wait since their creation, which is ahead of the clock: it was set back, or is another server's.
+
+        Lanes of the fresh end at the clock, since what is scheduled is in them beyond it.
+        """
+        wanted = self._wanted
+        return f"""
+SELECT id, {wanted.at} AS at
+FROM (SELECT * FROM jobs WHERE id >= first_id_of(statement_timestamp()) OFFSET 0) AS jobs
+WHERE status = 'queued' AND {FRESH} AND run_at > statement_timestamp() AND {wanted.but_marks()} AND {wanted.marks()}
+{wanted.first("updated_at", "id")}
+"""
+
+    def _late(self, lane: Lane) -> str:
+        """Those that moved after the span in which they were created: all younger jobs are gone over, in the index.
+
+        That is done once, and only then are lanes read from where the rest of the span begins, not in each step.
+        """
+        beyond = self._beyond(lane, *self._wanted.start)
+        return f"""
+SELECT job.id, job.at
+FROM {lane.name} AS lane
+CROSS JOIN LATERAL (
+  SELECT id, {lane.at} AS at FROM jobs
+  WHERE {lane.inside} AND {beyond} AND updated_at >= %(before)s
+  ORDER BY {self._key(lane)}
+  LIMIT {LATE + 1}
+) AS job
+LIMIT {LATE + 1}
+"""
+
+    def _prompt(self) -> str:
+        """Where those begin that moved within the span; where too many did not, all of them."""
+        at, id = self._wanted.start
+        few = f"count(*) <= {LATE}"
+        return f"""
+SELECT {few} AS alone, CASE WHEN {few} THEN %(before)s ELSE {at} END AS at,
+  CASE WHEN {few} THEN {LEAST_ID} ELSE {id} END AS id
+FROM maybe_late
+"""
+
+    def _late_that_fit(self, lane: Lane) -> str:
+        wanted = self._wanted
+        return f"""
+SELECT late.id, late.at
+FROM maybe_late AS late
+CROSS JOIN LATERAL (SELECT FROM jobs WHERE jobs.id = late.id AND {lane.tested} OFFSET 0) AS job
+WHERE (SELECT alone FROM prompt)
+{wanted.first("late.at", "late.id")}
+"""
+
     def _paced(self, lane: Lane) -> str:
         """Lanes with jobs a second; where what fits is common, none."""
         if self._wanted.marks() == "true":
@@ -95,6 +155,7 @@ LEFT JOIN LATERAL (
             since = [", %(after)s"] * (wanted.filter.created_after is not None)
             return f"greatest((SELECT created_at FROM jobs ORDER BY id LIMIT 1){''.join(last + since)})"
         until = [", %(before)s"] * (wanted.filter.created_before is not None and not wanted.by_update)
+        until += [", (SELECT at FROM prompt)"] * self._may_be_late
         return f"least(statement_timestamp(){''.join(last + until)})"
 
     def _shared(self) -> str:
@@ -134,6 +195,8 @@ CROSS JOIN LATERAL (
     def _found(self) -> list[str]:
         return [
             "SELECT id, at FROM held",
+            *["SELECT id, at FROM ahead"] * self._may_be_ahead,
+            *["SELECT id, at FROM late"] * self._may_be_late,
             *(f"SELECT unnest(ids), unnest(ats) FROM {lane.name}_begun" for lane in self._lanes),
         ]
 

@@ -4,12 +4,12 @@ They are found by hopping from one to the next on an index, as the claim does.
 """
 
 from application.jobs import Filter
-from infrastructure.postgres.wanted import Wanted, every
+from infrastructure.postgres.wanted import LEAST_ID, MOST_ID, Wanted, every
 
-LEAST_ID, MOST_ID = "'00000000-0000-0000-0000-000000000000'::uuid", "'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid"
 QUEUED = "status = 'queued'"
 PLACE = "(jobs.namespace || '/' || jobs.queue)"
 """What `jobs_ready_in_namespace` is ordered by, in which the default namespace is not; `jobs_ready` is by the queue."""
+FRESH = "version = 1 AND run_at = created_at"
 SETTLED = "(status <> 'queued' OR version > 1 OR run_at <> created_at) AND status NOT IN ('running', 'cancelling')"
 
 
@@ -53,7 +53,7 @@ def fresh(wanted: Wanted) -> Lane:
         *["run_at <= statement_timestamp()"] * (not descends),
         *["run_at < %(before)s"] * (not descends and filter.created_before is not None),
     ]
-    tested = ["version = 1 AND run_at = created_at", "true" if seen_by_index else wanted.is_seen(), wanted.marks()]
+    tested = [FRESH, "true" if seen_by_index else wanted.is_seen(), wanted.marks()]
     return Lane("fresh", hopped, every(inside), tested, "run_at", _start_of_fresh(wanted), False)
 
 
@@ -76,16 +76,14 @@ def settled(wanted: Wanted) -> Lane:
     scheduled = "true" if wanted.takes("queued") else "(status <> 'queued' OR run_at > statement_timestamp())"
     tested = [scheduled, wanted.marks()]
     if wanted.by_update:
-        # No job moves before it is there; and an id is seen in the index, without the row.
+        # No job moves before it is there; and an id is seen in the index, without the row. Not the least one, too:
+        # with two bounds for ids the planner would rather go by those than by the order.
         inside += ["updated_at >= %(after)s"] * (wanted.filter.created_after is not None)
         inside += ["id < %(id_before)s"] * (wanted.filter.created_before is not None)
         tested.append(wanted.in_span())
     else:
         inside.append(wanted.in_span())
-    start = ("'-infinity'::timestamptz", LEAST_ID) if wanted.beyond == ">" else ("'infinity'::timestamptz", MOST_ID)
-    if wanted.after:
-        start = "%(last_at)s", "%(last_id)s"
-    return Lane("settled", hopped, every(inside), tested, wanted.at, start, not wanted.by_update)
+    return Lane("settled", hopped, every(inside), tested, wanted.at, _start_of_settled(wanted), not wanted.by_update)
 
 
 def hops(table: str, above: str, known: list[str], column: str, among: str, given: str | None) -> str:
@@ -114,6 +112,12 @@ def _namespace_of_fresh(filter: Filter) -> tuple[str, str, bool]:
     if filter.namespace in (None, "default"):
         return QUEUED, "queue", False
     return f"{QUEUED} AND jobs.namespace <> 'default'", "place", True
+
+
+def _start_of_settled(wanted: Wanted) -> tuple[str, str]:
+    if wanted.may_be_late:
+        return "(SELECT at FROM prompt)", "(SELECT id FROM prompt)"
+    return wanted.start
 
 
 def _start_of_fresh(wanted: Wanted) -> tuple[str, str]:

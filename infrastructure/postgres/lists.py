@@ -9,6 +9,8 @@ moves is written to each index anew (docs/decisions.md has the price), a job is 
 * settled: scheduled, waiting for another attempt, or ended: `jobs_by_creation` and `jobs_by_update`;
 * held by a worker: where its lease is. There are never many.
 
+Only what was created ahead of the clock, which was set back, is found by its id alone.
+
 Labels and workers have indexes without an order, by which all jobs with one are looked at. That is the way when they
 are few, and when lanes do not show enough of them.
 """

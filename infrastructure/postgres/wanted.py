@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 from application.jobs import Filter, Sort
 from domain.ids import first_id
 
+LEAST_ID, MOST_ID = "'00000000-0000-0000-0000-000000000000'::uuid", "'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid"
 HELD = ("running", "cancelling")
 ENDED = ("completed", "failed", "cancelled")
 
@@ -62,6 +63,19 @@ class Wanted:
     @property
     def at(self) -> str:
         return "updated_at" if self.by_update else "NULL::timestamptz"
+
+    @property
+    def start(self) -> tuple[str, str]:
+        """The moment and the id that all of them are beyond."""
+        if self.after:
+            return "%(last_at)s", "%(last_id)s"
+        return ("'-infinity'::timestamptz", LEAST_ID) if self.beyond == ">" else ("'infinity'::timestamptz", MOST_ID)
+
+    @property
+    def may_be_late(self) -> bool:
+        """Whether some may have moved only after the span that they were created in."""
+        before = self.filter.created_before
+        return self.by_update and before is not None and (self.after is None or self.after.at >= before)
 
     def order(self, at: str, id: str) -> str:
         return f"{at} DESC, {id} DESC" if self.by_update else f"{id} {self.way}"
