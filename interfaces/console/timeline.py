@@ -131,7 +131,7 @@ def _lane(y: int, attempt: int, events: list[EventView], place: Callable[[dateti
             since = event.at
     stretches.append(_stretch(place(since), place(ended), outcome, told(end) if end else "still running"))
     marks = [Mark(place(e.at), e.type, told(e)) for e in events if e is not begun and "output" not in e.data]
-    return Lane(y, attempt, begun.data.get("worker") or begun.by, outcome, stretches, marks)
+    return Lane(y, attempt, begun.data.get("worker") or begun.by.removeprefix("worker:"), outcome, stretches, marks)
 
 
 def _stretch(begin: float, end: float, label: str, title: str) -> Stretch:

@@ -258,7 +258,7 @@ def test_the_slider_grows_while_it_stands_in_the_past(console: Console, look: Lo
 def test_all_jobs_that_match_are_counted_and_cancelled(console: Console, look: Look) -> None:
     ids = [console.create(queue="bulk-test") for _ in range(3)]
     page = look(f"{console.url}/jobs?queue=bulk-test")
-    page.get_by_text("Move all that match").click()
+    page.get_by_text("Cancel or requeue all that match").click()
     page.get_by_role("textbox", name="Reason").fill("the shelf is closed")
     page.get_by_role("button", name="Count").click()
     page.get_by_role("button", name="Cancel 3 jobs").click()
@@ -273,7 +273,7 @@ def test_all_jobs_that_match_are_requeued(console: Console, look: Look) -> None:
     for id in ids:
         console.http.post(f"/v1/jobs/{id}/cancellations", json={"reason": "a test"}).raise_for_status()
     page = look(f"{console.url}/jobs?queue=bulk-again&status=cancelled")
-    page.get_by_text("Move all that match").click()
+    page.get_by_text("Cancel or requeue all that match").click()
     page.get_by_label("What").select_option("Requeue")
     page.get_by_role("textbox", name="Reason").fill("needed after all")
     page.get_by_role("button", name="Count").click()

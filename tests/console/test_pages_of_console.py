@@ -175,12 +175,53 @@ def test_a_job_is_asked_for_and_cancelled_with_the_keyboard_alone(console: Conso
     page.keyboard.type("asked twice")
     page.keyboard.press("Enter")
     expect(page.locator("#state .badge")).to_have_text("cancelled")
+    expect(page.locator("#actions")).to_be_focused()
+    tab_to(page, page.get_by_role("textbox", name="Reason"), 2)
+    page.keyboard.type("needed after all")
+    tab_to(page, page.get_by_role("button", name="Requeue"), 2)
+    page.keyboard.press("Space")
+    expect(page.locator("#state .badge")).to_have_text("queued")
+    expect(page.locator("#actions")).to_be_focused()
 
 
-def tab_to(page: Page, wanted: Locator) -> None:
-    """Go on with the keyboard until the focus, which is seen, is there."""
+def test_jobs_are_filtered_and_moved_and_the_log_paused_with_the_keyboard_alone(console: Console, look: Look) -> None:
+    for _ in range(2):
+        console.create(queue="keys-only")
+    page = look(f"{console.url}/jobs")
+    tab_to(page, page.locator("#filters summary"))
+    page.keyboard.press("Enter")
+    tab_to(page, page.get_by_role("checkbox", name="queued"))
+    page.keyboard.press("Space")
+    tab_to(page, page.get_by_role("textbox", name="Queue"))
+    page.keyboard.type("keys-only")
+    page.keyboard.press("Enter")
+    expect(page.locator("#rows .row")).to_have_count(2)
+    tab_to(page, page.locator("#bulk summary"))
+    page.keyboard.press("Enter")
+    tab_to(page, page.get_by_role("textbox", name="Reason"))
+    page.keyboard.type("not needed")
+    count = page.get_by_role("button", name="Count")
+    tab_to(page, count)
+    page.keyboard.press("Enter")
+    expect(page.locator("#bulk .answer")).to_have_text("Found 2 jobs.")
+    expect(count).to_be_focused()
+    tab_to(page, page.get_by_role("button", name="Cancel 2 jobs"), 1)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/jobs/0*")
+    expect(page.locator("#state .badge")).to_have_text("completed")
+    page.goto(f"{console.url}/log?type=job.created&kind=keys-only")
+    tab_to(page, page.get_by_role("button", name="Pause"))
+    page.keyboard.press("Space")
+    console.create(kind="keys-only")
+    expect(page.get_by_role("button", name="Go on (1 held)")).to_be_focused()
+    page.keyboard.press("Space")
+    expect(page.locator(".row.event")).to_have_count(1)
+
+
+def tab_to(page: Page, wanted: Locator, most: int = 100) -> None:
+    """Go on with the keyboard, by so many at the most, until the focus, which is seen, is there."""
     expect(wanted).to_be_visible()
-    for _ in range(100):
+    for _ in range(most):
         page.keyboard.press("Tab")
         if wanted.evaluate("wanted => wanted === document.activeElement"):
             assert wanted.evaluate("wanted => getComputedStyle(wanted).outlineStyle") != "none"

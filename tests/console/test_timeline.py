@@ -85,6 +85,12 @@ def test_a_cancelled_attempt_ends_where_it_was_cancelled_and_says_by_whom() -> N
     assert [mark.title for mark in drawn.asked][1] == "12:00:02 cancel requested by key:anna: asked twice"
 
 
+def test_an_attempt_that_began_before_the_picture_is_its_worker_s_too() -> None:
+    later = happened(5, "progressed", "worker:w9", attempt=7, message="row 500")
+    [lane] = draw([later], BEGUN + timedelta(seconds=8)).lanes
+    assert (lane.attempt, lane.worker) == (7, "w9")
+
+
 def test_the_ends_of_a_picture_of_several_days_have_dates() -> None:
     day, days = draw([CREATED, started(3600, 1)], BEGUN), draw([CREATED, started(86400, 1)], BEGUN)
     assert day.ended.strftime(day.clock) == "13:00:00"

@@ -21,8 +21,9 @@ export function bulk() {
     if (!answer) return;
     if (!dry_run) return location.assign(`/jobs/${answer.id}`);
     const verb = operation.selectedOptions[0].text;
-    const jobs = `${answer.exact ? "" : "more than "}${answer.matching} jobs`;
-    said.textContent = `There are ${jobs} to move.`;
+    const jobs = `${answer.exact ? "" : "more than "}${answer.matching} job${answer.matching === 1 ? "" : "s"}`;
+    said.textContent = answer.matching ? `Found ${jobs}.` : "Found no job that this would move.";
+    said.classList.add("fine");
     move.textContent = `${verb} ${jobs}`;
     move.hidden = answer.matching === 0;
   });

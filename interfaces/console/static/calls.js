@@ -35,6 +35,8 @@ export async function send(form, method, path, body, type = "application/json") 
     form.dataset.key = key();
   }
   said.textContent = "";
+  said.classList.remove("fine");
+  const focused = document.activeElement;
   for (const button of buttons) button.disabled = true;
   try {
     const headers = { "Idempotency-Key": form.dataset.key };
@@ -51,6 +53,8 @@ export async function send(form, method, path, body, type = "application/json") 
     said.textContent = "The service did not answer. Send it again: nothing is done twice.";
   } finally {
     for (const button of buttons) button.disabled = false;
+    const lost = document.activeElement === document.body; // by a button that was disabled
+    if (lost && focused.isConnected) focused.focus({ preventScroll: true });
   }
   return null;
 }

@@ -78,7 +78,7 @@ function replace(fresh) {
     for (const details of part.querySelectorAll("details[id]")) {
       if (open.has(details.id)) details.open = open.get(details.id);
     }
-    if (focused) again(part, focused)?.focus();
+    if (focused) focus(again(part, focused) ?? part);
   }
   document.dispatchEvent(new Event("refreshed"));
 }
@@ -89,6 +89,12 @@ function busy(part) {
     if (field.type === "checkbox") return field.checked !== field.defaultChecked;
     return field.matches("select") ? field.selectedIndex > 0 : field.value !== field.defaultValue;
   });
+}
+
+// What has no place in the order of the keyboard is focused, too: whoever was there goes on from there.
+function focus(element) {
+  if (!element.matches("a, button, input, select, textarea, summary, [tabindex]")) element.tabIndex = -1;
+  element.focus({ preventScroll: true });
 }
 
 function again(part, focused) {
