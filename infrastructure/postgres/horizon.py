@@ -55,7 +55,8 @@ class Pick(NamedTuple):
 class Look(NamedTuple):
     """What a look at everything saw: the first living entry of each lane, and more of those before the horizon.
 
-    `moment` is when its snapshot was taken, or a little earlier; `before` is the horizon at that time.
+    `moment` is when its snapshot was taken, or a little earlier; `before` is the horizon at that time; `walked` is how
+    many entries it walked over, dead and alive.
     """
 
     moment: datetime
@@ -63,10 +64,11 @@ class Look(NamedTuple):
     before: Mapping[Lane, Place]
     heads: Mapping[Lane, Place]
     strays: Mapping[Lane, Sequence[Place]]
+    walked: int
 
 
 class Horizon:
-    """What claims go by while looking at everything is slow. Safe to share between threads.
+    """What claims go by while looking at everything walks over much. Safe to share between threads.
 
     A scan that begins at the horizon passes over whatever comes in before it (a job released with the `run_at` it
     had, one created for a moment in the past, one whose claimer rolled back) and over new lanes; the next look finds
@@ -79,8 +81,8 @@ class Horizon:
     def __init__(self) -> None:
         self.asked_for = threading.Event()
         """Set while looks are wanted."""
-        self.look_took = 0.0
-        """Seconds, of the last look."""
+        self.walked = 0
+        """Entries that the last look walked over."""
         self._lock = threading.Lock()
         self._asked: dict[Ready, float] = {}
         self._covered: set[tuple[str | None, str, str | None]] = set()
@@ -102,7 +104,7 @@ class Horizon:
             return list(self._asked), dict(self._places)
 
     def drop(self) -> None:
-        """Looking at everything is quick (again), or nobody asks any more."""
+        """There is little to walk over (any more), or nobody asks."""
         with self._lock:
             self.asked_for.clear()
             for kept in (self._asked, self._covered, self._places, self._alive, self._strays):
@@ -157,7 +159,7 @@ class Horizon:
         with self._lock:
             self._covered = {part for wanted in look.covered for part in _parts(wanted)}
             self._good_until = at + max(STALE, LOOKS_MISSED * took)
-            self.look_took = took
+            self.walked = look.walked
             for lane in look.before.keys() - look.heads.keys():
                 if any(_is_wanted(lane, wanted) for wanted in look.covered) and at - self._alive[lane] <= REMEMBERED:
                     self._move(lane, edge)

@@ -149,10 +149,12 @@ READIES, READIES_FROM = scoped(READY), scoped(READY_FROM)
 BY_INDEX = "SET LOCAL enable_bitmapscan = off"
 """For a transaction behind a pooler, where the session's settings are not ours: a bitmap would be of a whole lane."""
 SLOW = 0.005
-"""Seconds for looking at everything, above which claims go by the horizon: some ten thousand dead entries."""
+"""Seconds for looking at everything, above which a claim asks the scout whether there are many entries to walk over."""
+MANY = 10_000
+"""Entries, nearly all of them dead, above which claims go by the horizon; to walk over them takes some 5 ms."""
 AGAIN = 10
-"""While the last look took less than so many times SLOW, a claim that comes back empty looks at everything after all:
-on a busy machine looks are slow without there being dead entries."""
+"""While the last look walked over less than so many times MANY, a claim that comes back empty looks at everything
+after all."""
 TRIES = 10
 """Statements of one claim by the horizon, at the most."""
 _LAST_ID = UUID(int=2**128 - 1)
@@ -166,13 +168,21 @@ class ReadyJobs:
     A claim looks at everything: whatever came in on any server is seen at once. A job that was claimed leaves a dead
     entry in the index, which the next scan marks as such. But while another transaction in this database holds an
     older snapshot (a forgotten BEGIN), they can neither be marked nor removed, and every claim walks over all of them.
-    So when looking at everything was slow, claims begin at the horizon, and the scout looks at everything
-    beside them, until that is quick again.
+    So when looking at everything was slow, and the scout says that it was for those, claims begin at the horizon, and
+    the scout looks at everything beside them, until there are few again.
     """
 
-    def __init__(self, horizon: Horizon, *, slow: float = SLOW, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        horizon: Horizon,
+        *,
+        slow: float = SLOW,
+        many: int = MANY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.horizon = horizon
         self._slow = slow
+        self._many = many
         self._clock = clock
 
     def find_everywhere(self, connection: Connection, wanted: Ready, count: int) -> Found | None:
@@ -192,7 +202,7 @@ class ReadyJobs:
         if stretches is None:
             return self._find_everywhere(connection, wanted, count, taken, begun)
         picks = self._find_by_horizon(connection, wanted, stretches, count, taken, now)
-        if not picks and self.horizon.look_took < AGAIN * self._slow:
+        if not picks and self.horizon.walked < AGAIN * self._many:
             return self._find_everywhere(connection, wanted, count, taken, self._clock())
         return [(pick.id, pick.position) for pick in picks]
 

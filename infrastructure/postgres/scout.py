@@ -1,4 +1,4 @@
-"""The scout: looks at all lanes of the ready index, beside the claims, while that is too slow for a claim to do."""
+"""The scout: looks at all lanes of the ready index, beside the claims, while that is too much for a claim to do."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from application.news import queue_topic
 from infrastructure.postgres.columns import Column, texts
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.horizon import MOST_STRAYS, Horizon, Lane, Look, Place, Stretch
-from infrastructure.postgres.ready import BY_INDEX, HEADS, SLOW, STRETCHES, Scope, columns, indexed, scope, scoped
+from infrastructure.postgres.ready import BY_INDEX, HEADS, MANY, STRETCHES, Scope, columns, indexed, scope, scoped
 
 log = structlog.get_logger()
 LOOK = f"""
@@ -38,6 +38,12 @@ CROSS JOIN LATERAL (
   LIMIT %(most)s
 ) AS stray
 """  # noqa: S608  the parts are ours
+# Entries that this session's scans of either index were given, those included that turned out to be dead. Seconds would
+# not do: on a busy machine a look is slow though there is nothing to walk over.
+WALKED = """
+SELECT pg_stat_get_xact_tuples_returned('jobs_ready'::regclass)
+  + pg_stat_get_xact_tuples_returned('jobs_ready_in_namespace'::regclass)
+"""
 LOOKS, ALL_STRAYS = scoped(LOOK), scoped(STRAYS)
 PERIOD = 1.0
 REST = 3
@@ -54,14 +60,14 @@ class Scout:
         horizon: Horizon,
         tell: Callable[[Collection[str]], None],
         *,
-        slow: float = SLOW,
+        many: int = MANY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`tell` is given the topics of queues in which jobs were found that claims did not know of."""
         self._database = database
         self._horizon = horizon
         self._tell = tell
-        self._slow = slow
+        self._many = many
         self._clock = clock
         self._closing = threading.Event()
         self._looking: Connection | None = None
@@ -89,24 +95,24 @@ class Scout:
         """Look at what claims ask for; returns the seconds until it is time for the next look. Raises Unavailable."""
         begun = self._clock()
         asked, before = self._horizon.asked(begun)
-        look, seconds = self._look(asked, before)
+        look = self._look(asked, before)
         ended = self._clock()
-        if seconds > self._slow:
+        if look.walked > self._many:
             if not before:
-                log.warning("claims.slow", seconds=round(seconds, 3), hint="is a transaction open that is forgotten?")
+                log.warning("claims.slow", entries=look.walked, hint="is a transaction open that is forgotten?")
             if news := self._horizon.looked(look, ended - begun, ended):
                 self._tell({queue_topic(queue) for queue in news})
         else:
             if before:
-                log.info("claims.quick", seconds=round(seconds, 3))
+                log.info("claims.quick", entries=look.walked)
             self._horizon.drop()
             self._tell(
                 {queue_topic(queue) for wanted in asked for queue in wanted.queues}
             )  # claims may have missed some
         return max(PERIOD, REST * (ended - begun))
 
-    def _look(self, asked: Collection[Ready], before: dict[Lane, Place]) -> tuple[Look, float]:
-        """What is there, and how long the server took to find all heads."""
+    def _look(self, asked: Collection[Ready], before: dict[Lane, Place]) -> Look:
+        """What is there, and how many entries were walked over to find all heads."""
         wanted = {each: [ready for ready in asked if scope(ready.namespace) == each] for each in LOOKS}
         with self._database.connection() as connection:
             try:
@@ -115,19 +121,20 @@ class Scout:
                     connection.execute("BEGIN READ ONLY")
                     connection.execute(BY_INDEX)
                     begun = connection.execute("SELECT clock_timestamp()", binary=True)
+                    earlier = connection.execute(WALKED, binary=True)
                     found = {
                         each: connection.execute(LOOKS[each], _wanted(readies), binary=True)
                         for each, readies in wanted.items()
                         if readies
                     }
-                    ended = connection.execute("SELECT clock_timestamp()", binary=True)
+                    later = connection.execute(WALKED, binary=True)
                 first = {_lane(each, *lane): (run_at, id) for each, rows in found.items() for *lane, run_at, id in rows}
                 strays = _strays(connection, first, before)
                 connection.execute("COMMIT")
             finally:
                 self._looking = None
-        (moment,), (end,) = begun.fetchall()[0], ended.fetchall()[0]
-        return Look(moment, asked, before, first, strays), (end - moment).total_seconds()
+        (moment,), (until,), (since,) = (each.fetchall()[0] for each in (begun, later, earlier))
+        return Look(moment, asked, before, first, strays, until - since)
 
     def _run(self) -> None:
         while self._horizon.asked_for.wait() and not self._closing.is_set():
