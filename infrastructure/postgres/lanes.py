@@ -3,7 +3,7 @@
 They are found by hopping from one to the next on an index, as the claim does.
 """
 
-from application.jobs import Filter
+from application.jobs import DEFAULT, Filter
 from infrastructure.postgres.wanted import LEAST_ID, MOST_ID, Wanted, every
 
 QUEUED = "status = 'queued'"
@@ -37,13 +37,13 @@ def fresh(wanted: Wanted) -> Lane:
     """Of jobs that wait since their creation; they are due."""
     filter = wanted.filter
     descends = wanted.beyond == "<"
-    seen, found_by, seen_by_index = _namespace_of_fresh(wanted.filter)
+    among, found_by, seen = _namespace_of_fresh(filter)
     kinds = "kinds" if filter.kind else None
     hopped = [
         hops("fresh_queues", "(SELECT) AS above", [], "queue", QUEUED, "queues" if filter.queue else None),
         "fresh_places (queue, place) AS (SELECT queue, %(namespace)s || '/' || queue FROM fresh_queues)",
-        hops("fresh_kinds", "fresh_places AS above", [found_by], "kind", seen, kinds),
-        hops("fresh", "fresh_kinds AS above", [found_by, "kind"], "priority", seen, None),
+        hops("fresh_kinds", "fresh_places AS above", [found_by], "kind", among, kinds),
+        hops("fresh", "fresh_kinds AS above", [found_by, "kind"], "priority", among, None),
     ]
     inside = [
         seen,
@@ -53,8 +53,7 @@ def fresh(wanted: Wanted) -> Lane:
         *["run_at <= statement_timestamp()"] * (not descends),
         *["run_at < %(before)s"] * (not descends and filter.created_before is not None),
     ]
-    tested = [FRESH, "true" if seen_by_index else wanted.is_seen(), wanted.marks()]
-    return Lane("fresh", hopped, every(inside), tested, "run_at", _start_of_fresh(wanted), False)
+    return Lane("fresh", hopped, every(inside), [FRESH, wanted.marks()], "run_at", _start_of_fresh(wanted), False)
 
 
 def settled(wanted: Wanted) -> Lane:
@@ -107,11 +106,17 @@ def hops(table: str, above: str, known: list[str], column: str, among: str, give
 )"""
 
 
-def _namespace_of_fresh(filter: Filter) -> tuple[str, str, bool]:
-    """Which jobs are among the fresh, what their lanes are found by, and whether others are in them, too."""
-    if filter.namespace in (None, "default"):
-        return QUEUED, "queue", False
-    return f"{QUEUED} AND jobs.namespace <> 'default'", "place", True
+def _namespace_of_fresh(filter: Filter) -> tuple[str, str, str]:
+    """Among which jobs lanes of the fresh are looked for, by what they are found, and which jobs of one are seen.
+
+    The index of those that wait ends with the namespace: in it jobs of others are passed over without their rows.
+    """
+    if filter.namespace is None:
+        return QUEUED, "queue", QUEUED
+    if filter.namespace == DEFAULT:
+        return QUEUED, "queue", f"{QUEUED} AND jobs.namespace = '{DEFAULT}'"
+    of_others = f"{QUEUED} AND jobs.namespace <> '{DEFAULT}'"
+    return of_others, "place", of_others
 
 
 def _start_of_settled(wanted: Wanted) -> tuple[str, str]:

@@ -8,7 +8,9 @@ import psycopg
 import pytest
 from psycopg import Connection
 
+from application.jobs import Filter
 from application.ledger import Ready
+from infrastructure.postgres.lists import Page
 from infrastructure.postgres.ready import READIES, READY, everywhere, scope
 from tests.infrastructure.nodes import ask, migrated, plan_nodes
 
@@ -225,3 +227,25 @@ class TestWithinANamespace:
             scans = [node for node in plan_nodes(explained[0]["Plan"]) if node.get("Relation Name") == "jobs"]
             assert {scan.get("Index Name") for scan in scans} == {"jobs_ready_in_namespace"}
             assert sum(scan["Actual Rows"] * scan["Actual Loops"] for scan in scans) < 50
+
+    @pytest.mark.parametrize("kinds", [None, ("a", "b")])
+    def test_those_of_others_are_passed_over_in_the_index_by_the_default_one(
+        self, connection: Connection, kinds: tuple[str, ...] | None
+    ) -> None:
+        add(connection, 20_000, due="-1 hour", namespace="b")
+        add(connection, 100)
+        connection.execute("VACUUM ANALYZE jobs")
+        claim = READIES["default"].encode(), everywhere(Ready(("default",), kinds, "default"), 10)
+        page = Page(Filter(namespace="default", status=("queued",), kind=kinds or ()), "created_at", 10, None)
+        for settings in ("SET plan_cache_mode = auto", "SET plan_cache_mode = force_generic_plan"):
+            connection.execute(settings)
+            for query, values in (claim, (page.query("id"), page.values)):
+                explain = b"EXPLAIN (ANALYZE, FORMAT JSON) " + query
+                ((explained,),) = connection.execute(explain, values).fetchall()
+                scans = [node for node in plan_nodes(explained[0]["Plan"]) if node.get("Relation Name") == "jobs"]
+                assert "jobs_ready" in {scan.get("Index Name") for scan in scans}
+                read = sum(
+                    (scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)) * scan["Actual Loops"]
+                    for scan in scans
+                )
+                assert read < 200
