@@ -29,7 +29,7 @@ from msgspec.json import decode, encode
 from application.errors import FieldError, Invalid
 from application.jobs import Filter, JobView, Sort
 from infrastructure.postgres.best_of_lanes import BestOfLanes
-from infrastructure.postgres.wanted import Place, Wanted
+from infrastructure.postgres.wanted import Place, Wanted, every
 
 WALKED = 10_000
 """Jobs that are looked at in the order of creation in hope of a page, before all with a mark, or all lanes, are."""
@@ -140,10 +140,15 @@ LIMIT %(count)s
         return f"SELECT FROM ({some}) AS jobs WHERE {self._wanted.marks()}"
 
     def _of(self, some: str) -> str:
-        """Of the jobs that an index finds by a condition, all of which are looked at."""
+        """Of the jobs that an index finds by a condition, all of which are looked at.
+
+        In a coalesce() the rest of the filter is nothing that another index could serve; what was found is not asked
+        for its labels again.
+        """
         wanted = self._wanted
+        rest = wanted.fits() if some != wanted.marks() else every([wanted.but_marks(), wanted.has_status()])
         return f"""
-SELECT id, {wanted.at} AS at FROM (SELECT * FROM jobs WHERE {some} OFFSET 0) AS jobs
-WHERE {wanted.fits()}
+SELECT id, {wanted.at} AS at
+FROM (SELECT id, updated_at FROM jobs WHERE {some} AND coalesce({rest}, false) OFFSET 0) AS jobs
 {wanted.first("updated_at", "id")}
 """
