@@ -12,6 +12,7 @@ from domain.job import Job
 from infrastructure.postgres.archives import archives_of
 from infrastructure.postgres.columns import Column, float8s, int4s, texts, uuids
 from infrastructure.postgres.database import Database
+from infrastructure.postgres.recorder import BASE
 
 TAKE = """
 INSERT INTO leases (job_id, attempt, worker, claim_id, heartbeat_timeout, heartbeat_at, expires_at)
@@ -60,15 +61,17 @@ WHERE worker = %b AND claim_id = %b
   AND (%b::text IS NULL OR %b = (SELECT namespace FROM jobs WHERE jobs.id = job_id))
 ORDER BY job_id
 """
-# A lease or a job that is locked is passed over: its worker is just heard of, or another node is at it.
-EXPIRED = """
+# A lease or a job that is locked is passed over: its worker is just heard of, or another node is at it; and so is a job
+# that moved with a later place in the log than this transaction has.
+EXPIRED = f"""
 SELECT leases.job_id, jobs.position, leases.attempt, leases.heartbeat_at
 FROM leases JOIN jobs ON jobs.id = leases.job_id
 WHERE expires_at < clock_timestamp() AND heartbeat_timeout <= %b AND leases.job_id <> ALL(%b::uuid[])
+  AND jobs.position < {BASE}
 ORDER BY expires_at
 LIMIT %b
 FOR UPDATE SKIP LOCKED
-"""
+"""  # noqa: S608  the parts are ours
 # Locked, so that a heartbeat that is under way comes before the rescue, or after it and is refused.
 STILL_EXPIRED = """
 WITH held AS (

@@ -336,10 +336,8 @@ class PostgresBatch:
         return self._read_found(places)
 
     def _read_found(self, found: Found) -> Streams:
-        """Streams of jobs found locked; not of those that were moved with a later place in the log than ours."""
-        streams = _read(self._connection, [(id, at) for id, at in found if at < self._base])
-        if len(streams) < len(found):
-            streams.update((id.int, Conflicted()) for id, at in found if at >= self._base)
+        """Streams of jobs found locked, none of which was moved with a later place in the log than ours."""
+        streams = _read(self._connection, found)
         self._streams.update(streams)
         return streams
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from threading import Event as Flag
-from typing import Any, cast
+from typing import Any, LiteralString, cast
 from uuid import UUID
 
 import psycopg
@@ -32,9 +32,9 @@ from infrastructure.postgres.database import Database
 MOST_EVENTS = 65_535
 """Events one transaction can hold: an ordinal has sixteen bits."""
 
-POSITION_BASE = """
-SELECT (pg_current_xact_id()::text::bigint + (SELECT epoch_offset FROM log_epoch)) << 16, clock_timestamp()
-"""
+BASE: LiteralString = "((SELECT pg_current_xact_id()::text::bigint + epoch_offset FROM log_epoch) << 16)"
+"""What the positions of this transaction's events begin with: whatever was moved at or above it has a later place."""
+POSITION_BASE = f"SELECT {BASE}, clock_timestamp()"
 APPEND = """
 INSERT INTO events (originator_id, originator_version, topic, state, hash, notification_id, recorded_at)
 SELECT id, version, topic, state, hash, %b | ordinal, at

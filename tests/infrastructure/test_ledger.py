@@ -39,6 +39,7 @@ from domain.events import Artifact, Event, Progressed
 from domain.job import Cause, Job
 from domain.refusals import Conflict, LeaseLost
 from infrastructure.postgres.mapper import JobEvent
+from infrastructure.postgres.ready import Found, ReadyJobs
 from tests.infrastructure.nodes import ASKED, PATIENCE, Node, ask, migrated, new_job
 from tests.infrastructure.proxies import Cut, Proxy
 from tests.waiting import eventually
@@ -152,6 +153,26 @@ class TestPositions:
             assert early.ready(lane, 2) == []
         assert node.claim(queue="early") == [first]
         assert ask(node.dsn, BY_POSITION, [[first]]) == [(first, 1), (first, 2)]
+
+    def test_a_claim_ends_though_jobs_are_created_faster_than_it_looks(
+        self, nodes: Callable[[], Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """None of which it can start, nor keeps from claims that came later."""
+        claimer, other = nodes(), nodes()
+        find, created = ReadyJobs.find, list[UUID]()
+
+        def find_after_a_creation(*given: Any) -> Found:
+            created.extend(other.create(new_job(queue="rush")))
+            assert len(created) < 10, "the claim does not end"
+            return find(*given)
+
+        (first,) = other.create(new_job(queue="rush"))
+        lane = Ready(("rush",), None)
+        with claimer.ledger.batch() as batch, monkeypatch.context() as patched:
+            patched.setattr(ReadyJobs, "find", find_after_a_creation)
+            assert [job.id for job in batch.ready(lane, 5)] == [first]
+            patched.undo()
+            assert other.claim(count=5, queue="rush") == created
 
     def test_of_a_job_they_rise_with_its_versions_though_its_lock_was_waited_for(
         self, nodes: Callable[[], Node]

@@ -53,6 +53,7 @@ LANES = 500
 """Where the server plans as it likes, a page may read as many jobs as fill it, of some 100 lanes of each status."""
 LEASES = 2 * million.HELD + 2_000
 """Jobs that workers hold are looked at one by one where no order of theirs is kept."""
+ONE_ROW = frozenset({"log_epoch"})
 
 
 class Plan(Struct):
@@ -103,7 +104,7 @@ class Explained(Database):
         yield
         assert self.plans
         for plan in self.plans:
-            assert plan.scanned <= scanned, plan.query
+            assert plan.scanned - ONE_ROW <= scanned, plan.query
             assert plan.rows <= rows, plan.query
             assert plan.buffers <= buffers, plan.query
 
