@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 from uuid import UUID
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from domain.job import Status
 
@@ -67,7 +68,10 @@ class VerificationView(Struct, frozen=True, kw_only=True):
 
 
 class ProjectionView(Struct, frozen=True, kw_only=True):
-    """How a projection is. `lag_events` are counted up to 10 000; `lag_seconds` is the age of the first of them."""
+    """How a projection is. `lag_events` are counted up to 10 000; `lag_seconds` is the age of the first of them.
+
+    A key of one namespace is not told `events`, `parked`, `rebuild` and `verification`, which are of all.
+    """
 
     name: str
     kind: Literal["inline", "async"]
@@ -81,6 +85,10 @@ class ProjectionView(Struct, frozen=True, kw_only=True):
     parked: ParkedView | None
     rebuild: GenerationView | None
     verification: VerificationView | None
+
+    def limited(self) -> "ProjectionView":
+        """What a key of one namespace may know: how it is, and neither which jobs of others it met nor how many."""
+        return replace(self, events=None, parked=None, rebuild=None, verification=None)
 
 
 class PauseView(Struct, frozen=True, kw_only=True):

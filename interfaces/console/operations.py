@@ -14,7 +14,7 @@ from interfaces.console.frame import page
 from interfaces.http.guard import OPERATOR
 from interfaces.http.health import readiness
 from interfaces.http.jobs import NoQuery
-from interfaces.http.operations import FailuresQuery, NamesQuery, WorkersQuery
+from interfaces.http.operations import FailuresQuery, NamesQuery, WorkersQuery, projections
 from interfaces.http.requests import namespace, query
 
 P = ParamSpec("P")
@@ -65,7 +65,7 @@ async def show_overview(request: Request[Any, Any, Any]) -> Response[Any]:
         more_queues=len(queues) > MOST_QUEUES,
         running=running,
         health=await readiness(request),
-        lagging=[view for view in await _read(request, operations.projections) if view.lag_events or view.parked],
+        lagging=[view for view in await projections(request) if view.lag_events or view.state == "parked"],
     )
 
 
@@ -97,7 +97,7 @@ async def show_queues(request: Request[Any, Any, Any]) -> Response[Any]:
 @get("/projections", roles=OPERATOR)
 async def show_projections(request: Request[Any, Any, Any]) -> Response[Any]:
     query(request, NoQuery)
-    return page(request, "projections.html", projections=await _read(request, _operations(request).projections))
+    return page(request, "projections.html", projections=await projections(request))
 
 
 def _bins(stats: Sequence[StatsView]) -> list[Bin]:

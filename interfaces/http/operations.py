@@ -125,7 +125,7 @@ class UsagePage(Struct, frozen=True):
 @get("/v1/projections", roles=OPERATOR)
 async def list_projections(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
-    return JSONAnswer(encode(ProjectionPage(await _read(request, _operations(request).projections))))
+    return JSONAnswer(encode(ProjectionPage(await projections(request))))
 
 
 @post("/v1/projections/{name:str}/rebuilds", request_max_body_size=BODY, roles=OPERATOR)
@@ -211,6 +211,12 @@ async def get_stats(request: Request[Any, Any, Any]) -> JSONAnswer:
     last = _begun(end) + timedelta(minutes=1)
     wanted = StatsWanted(begin=_begun(begin), end=last, queue=asked_for.queue, kind=asked_for.kind)
     return JSONAnswer(encode(await _read(request, _operations(request).stats, namespace(request), wanted)))
+
+
+async def projections(request: Request[Any, Any, Any]) -> list[ProjectionView]:
+    """All of them, as the caller may know them."""
+    views: list[ProjectionView] = await _read(request, _operations(request).projections)
+    return views if namespace(request) is None else [view.limited() for view in views]
 
 
 def _operations(request: Request[Any, Any, Any]) -> Operations:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,10 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from msgspec.structs import replace
 
 from application.keys import ROLES
+from application.operations import ParkedView, ProjectionView
 from interfaces.http.contract import OPERATIONS
 from interfaces.http.guard import ADMIN, ANYONE, AUDITOR, CLIENT, COOKIE, OPERATOR, READER, WORKER
 from tests.infrastructure.nodes import ask, migrated
@@ -243,6 +245,35 @@ def test_metrics_count_what_operators_may_see_and_tell_others_whether_the_servic
         assert names(text) >= WELL, other
     refused = httpx2.get(f"{closed.urls[0]}/metrics", headers={"Authorization": "Bearer jl_operator_nonsense"})
     assert refused.status_code == 401, "who sends a key wants to know that it is of no use"
+
+
+def test_projections_tell_a_key_of_a_namespace_how_they_are_and_nothing_of_the_jobs_of_others(closed: Closed) -> None:
+    def told(name: str) -> Json:
+        with closed.http(name) as http:
+            return {view["name"]: view for view in http.get("/v1/projections").json()["items"]}
+
+    assert told("operator")["totals"]["events"] is not None
+    assert {(view["events"], view["parked"]) for view in told("runs-a").values()} == {(None, None)}
+
+
+def test_a_parked_projection_names_its_job_to_keys_of_all_namespaces_only() -> None:
+    at = datetime(2026, 11, 30, tzinfo=UTC)
+    parked = ParkedView(at=at, position="7", job_id=uuid4(), version=2, error="of b")
+    view = ProjectionView(
+        name="stats",
+        kind="async",
+        state="parked",
+        generation=1,
+        checkpoint="6",
+        events=6,
+        lag_events=1,
+        lag_seconds=2.0,
+        skipped=0,
+        parked=parked,
+        rebuild=None,
+        verification=None,
+    )
+    assert view.limited() == replace(view, events=None, parked=None)
 
 
 def test_the_key_is_the_actor_of_what_it_causes(closed: Closed) -> None:
