@@ -106,10 +106,11 @@ def migrate(database: Database) -> list[str]:
 
     All in one transaction under one advisory lock, so that of two servers starting at once one migrates and the other
     finds it done. What there is to do needs the owner's rights. Raises Unavailable, TablesBusy among it; SchemaNotReady
-    without these rights, and where the schema serves newer releases only.
+    without these rights, where the schema serves newer releases only, and in a database that is not in UTF-8.
     """
     try:
         with database.connection() as connection, connection.transaction():
+            _check_that_texts_are_utf8(connection)
             connection.execute(LOCK)
             connection.execute(TABLES, (TABLE_PATIENCE,))
             _check_that_we_are_served(connection)
@@ -161,6 +162,16 @@ def too_old(oldest_server: int) -> str | None:
     if oldest_server <= known:
         return None
     return f"the schema serves releases that know migration {oldest_server}, and this one knows {known}: upgrade it"
+
+
+def _check_that_texts_are_utf8(connection: Connection) -> None:
+    """A cluster that was made without a locale has databases in SQL_ASCII, from which texts come as bytes."""
+    name, encoding = connection.info.dbname, connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise SchemaNotReady(
+            f"the database {name} is in {encoding}, and texts need UTF-8; make it anew: CREATE DATABASE {name} "
+            "ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"
+        )
 
 
 def _check_that_we_are_served(connection: Connection) -> None:

@@ -1,6 +1,7 @@
 """The fonts of slides: Noto Sans and Source Serif from their wheels, then what the system adds, by what they carry."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -70,9 +71,16 @@ def _faces(family: Family, han: int) -> Iterator[Face]:
             yield Face(str(path))
     yield from (Face(str(wheel / name)) for name in SYMBOLS)
     yield Face(str(files("manimgx_fonts_cjk") / CJK), han)
-    folders = [folder for name in SYSTEM_FOLDERS if (folder := Path(name).expanduser()).is_dir()]
+    folders = list(_system_folders())
     for name in SYSTEM_FONTS if SHAPES else ():
         yield from (Face(str(path)) for folder in folders for path in sorted(folder.rglob(name))[:1])
+
+
+def _system_folders() -> Iterator[Path]:
+    for name in SYSTEM_FOLDERS:
+        with suppress(OSError, RuntimeError):  # the home is out of reach, as in a hardened unit, or there is none
+            if (folder := Path(name).expanduser()).is_dir():
+                yield folder
 
 
 def _setting(axis: Axis, size: int, weight: int) -> float:

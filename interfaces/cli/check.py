@@ -25,6 +25,7 @@ from interfaces.bootstrap import (
     traces_endpoint,
     video_tools,
 )
+from interfaces.cli.causes import with_cause
 from interfaces.settings import Settings, files, origin
 
 DONE, WRONG = 0, 1
@@ -77,8 +78,7 @@ def _database(settings: Settings, live: bool) -> tuple[bool, str]:
     try:
         return True, f"{where}: {database_state(settings)}"
     except ApplicationError as error:
-        why = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
-        return False, f"{where}: {error}{f' ({why})' if why else ''}"
+        return False, f"{where}: {with_cause(error)}"
 
 
 def _artifacts(settings: Settings, live: bool) -> tuple[bool, str]:

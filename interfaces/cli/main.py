@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from application.errors import ApplicationError, Unavailable
 from application.keys import ROLES
 from domain.refusals import Refused
+from interfaces.cli.causes import with_cause
 from interfaces.cli.questions import add_questions
 from interfaces.settings import Settings, load
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.exit(command(settings, given))
     except Unavailable as away:
-        print(f"jobledger: {away}", file=sys.stderr)
+        print(f"jobledger: {with_cause(away)}", file=sys.stderr)
         sys.exit(UNREACHABLE)
     except (ApplicationError, Refused) as refused:
         print(f"jobledger: {refused}", file=sys.stderr)

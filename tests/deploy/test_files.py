@@ -88,6 +88,8 @@ def test_every_variable_that_is_set_is_a_setting(compose: Json, kubernetes: dict
     named |= set(kubernetes["ConfigMap", "jobledger"]["data"])
     for unit in UNITS:
         named |= set(re.findall(r"([A-Z_]+)=", setting(unit, "Environment")))
+        assert f"HOME={setting(unit, 'WorkingDirectory')}" in setting(unit, "Environment")  # others are out of reach
+    named -= {"HOME"}
     assert len(named) > 8
     assert {name for name in named if not name.startswith(FOREIGN)} <= VARIABLES
 
@@ -128,6 +130,15 @@ def test_pods_write_to_their_volumes_only_and_may_do_nothing_else(kubernetes: di
     probes = kubernetes["Deployment", "jobledger-api"]["spec"]["template"]["spec"]["containers"][0]
     assert probes["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert {probes[probe]["httpGet"]["path"] for probe in ("livenessProbe", "startupProbe")} == {"/livez"}
+
+
+def test_pods_run_as_the_user_and_the_group_of_the_image(kubernetes: dict[tuple[str, str], Json]) -> None:
+    made = (DEPLOY / "Dockerfile").read_text()
+    for _, pod in pods(kubernetes):
+        user, group = pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]
+        assert f"groupadd --gid {group} jobledger" in made
+        assert f"useradd --uid {user} --gid {group} " in made
+        assert pod["securityContext"]["fsGroup"] == group
 
 
 def test_the_image_is_made_of_what_is_there_and_does_not_run_as_root() -> None:

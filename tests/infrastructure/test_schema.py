@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from eventsourcing.persistence import StoredEvent
 from msgspec import structs
+from psycopg.conninfo import make_conninfo
 
 from application.errors import Unavailable
 from application.reports import ArtifactReport, ProgressReport
@@ -74,6 +75,19 @@ def put_event(dsn: str, id: UUID) -> None:
     database = Database(dsn)
     try:
         EventRecorder(database).insert_events([StoredEvent(id, 1, "job.created", b"{}")])
+    finally:
+        database.close()
+
+
+def test_a_database_that_is_not_in_utf8_is_refused_with_what_to_do(new_database: Callable[[], str]) -> None:
+    address = new_database()
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE of_bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    database = Database(make_conninfo(address, dbname="of_bytes"))
+    try:
+        with pytest.raises(SchemaNotReady, match=r"is in SQL_ASCII.* CREATE DATABASE of_bytes ENCODING 'UTF8'"):
+            migrate(database)
+        assert database.rows("SELECT to_regclass('migrations') IS NULL") == [(True,)]
     finally:
         database.close()
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from application.presentation import Presentation, Size, Slide, Theme
 from infrastructure.video import slides
-from infrastructure.video.fonts import BOLD, JAPANESE, KOREAN, REGULAR, SIMPLIFIED, faces, found
+from infrastructure.video.fonts import BOLD, JAPANESE, KOREAN, REGULAR, SERIF, SIMPLIFIED, faces, found
 from infrastructure.video.slides import PIXELS, draw_slide
 from infrastructure.video.text import Style, clean, draw, han_of, is_right_to_left, replaced, width, wrap
 from infrastructure.video.themes import LOOKS, contrast
@@ -98,6 +98,13 @@ def test_fonts_come_with_the_package() -> None:
     names = found()
     assert {"SourceSerif4[opsz,wght].ttf", "NotoSans[wght].ttf", "NotoEmoji[wght].ttf"} <= set(names)
     assert "NotoSansCJK-VF.otf.ttc" in names
+
+
+def test_a_home_that_is_out_of_reach_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a unit with ProtectHome. Root is refused no folder, but everybody a name that is too long."""
+    monkeypatch.setenv("HOME", "/" + "h" * 300)
+    faces.cache_clear()
+    assert SERIF in found()
 
 
 @pytest.mark.parametrize("slide", HOSTILE.values(), ids=HOSTILE.keys())

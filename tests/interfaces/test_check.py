@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from tests.chat_server import KEY, Answer, ChatServer, chat_server, error
 
@@ -103,6 +104,21 @@ def test_a_database_that_answers_is_told_from_one_that_does_not(
         status, said = check(DATABASE_URL=address)
         assert (status, said["database"]["ok"]) == (1, False)
         assert says in said["database"]["says"]
+
+
+def test_why_a_database_is_not_reached_is_said(dsn: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "interfaces.cli.main", "migrate"],
+        env={"DATABASE_URL": make_conninfo(dsn, user="nobody_of_ours"), "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "the database does not answer" in done.stderr
+    assert 'role "nobody_of_ours" does not exist' in done.stderr
 
 
 def test_places_that_cannot_be_written_to_are_wrong(check: Check, tmp_path: Path) -> None:
