@@ -104,7 +104,7 @@ def _video(settings: Settings, live: bool) -> tuple[bool, str]:
     fonts, shapes, encodes = video_tools()
     if not encodes:
         return False, "the installed av has no H.264 encoder (libx264): no presentation can be rendered here"
-    joined = "" if shapes else "; Pillow has no raqm, so scripts whose letters join are not drawn"
+    joined = "" if shapes else "; no libfribidi0 on this machine: scripts whose letters join are not drawn"
     return True, f"H.264 encoder and {len(fonts)} fonts{joined}"
 
 

@@ -149,6 +149,7 @@ def test_the_image_is_made_of_what_is_there_and_does_not_run_as_root() -> None:
     assert {name for names in copied for name in names} == kept
     assert [name for name in kept if not (ROOT / name).exists()] == []
     last = dict(instructions)
+    assert any(" libfribidi0 " in rest for word, rest in instructions if word == "RUN")  # or letters do not join
     assert (last["USER"], last["ENTRYPOINT"], last["CMD"]) == ("10001", '["jobledger"]', '["api"]')
 
 
