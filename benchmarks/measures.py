@@ -336,9 +336,9 @@ class Measures(Bench):
             job = httpx2.get(f"{url}/v1/jobs/{id}").json()
             begun, ended = (datetime.fromisoformat(job[name]) for name in ("started_at", "finished_at"))
             seconds = job["result"]["duration"] / (ended - begun).total_seconds()
-            peak = max(peak(process.pid) for process in psutil.Process(worker.pid).children())
+            most = max(peak(process.pid) for process in psutil.Process(worker.pid).children())
         self.note("1080p video made a second, seconds", seconds)
-        self.note("100 slides of 1080p, peak memory of the process, MB", peak)
+        self.note("100 slides of 1080p, peak memory of the process, MB", most)
 
     def audit(self) -> None:
         """Half a million events sealed by one process, and verified by one, in each round the same ones."""

@@ -103,12 +103,14 @@ class Horizon:
             self._asked = {wanted: since for wanted, since in self._asked.items() if at - since <= REMEMBERED}
             return list(self._asked), dict(self._places)
 
-    def drop(self) -> None:
-        """There is little to walk over (any more), or nobody asks."""
+    def drop(self) -> bool:
+        """There is little to walk over (any more), or nobody asks. Whether claims may have gone by it."""
         with self._lock:
+            was_there = bool(self._covered)
             self.asked_for.clear()
             for kept in (self._asked, self._covered, self._places, self._alive, self._strays):
                 kept.clear()
+        return was_there
 
     def stretches(self, wanted: Ready, count: int, at: float) -> list[Stretch] | None:
         """Where a claim of up to `count` jobs is to scan; None: everywhere."""

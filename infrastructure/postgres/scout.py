@@ -105,10 +105,8 @@ class Scout:
         else:
             if before:
                 log.info("claims.quick", entries=look.walked)
-            self._horizon.drop()
-            self._tell(
-                {queue_topic(queue) for wanted in asked for queue in wanted.queues}
-            )  # claims may have missed some
+            if self._horizon.drop():  # claims may have missed some
+                self._tell({queue_topic(queue) for wanted in asked for queue in wanted.queues})
         return max(PERIOD, REST * (ended - begun))
 
     def _look(self, asked: Collection[Ready], before: dict[Lane, Place]) -> Look:

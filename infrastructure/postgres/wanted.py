@@ -1,13 +1,12 @@
 """What a list of jobs asks for, as conditions in SQL and their values."""
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
 from psycopg.types.json import Jsonb
 
-from application.jobs import Filter, Sort
+from application.jobs import Filter, Moment, Sort
 from domain.ids import first_id
 
 LEAST_ID, MOST_ID = "'00000000-0000-0000-0000-000000000000'::uuid", "'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid"
@@ -20,7 +19,7 @@ class Place(Struct, array_like=True, forbid_unknown_fields=True):
 
     list_id: bytes
     id: UUID
-    at: datetime
+    at: Moment
 
 
 class Wanted:

@@ -392,7 +392,9 @@ class TestTheScout:
                 assert node.goes_by_the_horizon
                 assert node.claim() == ids[1:2]
             connection.execute("VACUUM jobs")
+            node.news.clear()
             eventually(node.sees_no_more_need)
+            assert node.news[-1] == {queue_topic("default")}
             assert not node.horizon.asked_for.is_set()
             (high,) = node.create(new_job(kind="new", priority=9))
             assert node.claim() == [high]
@@ -421,6 +423,7 @@ class TestTheScout:
             assert not node.horizon.asked_for.is_set()
             ids = node.create(new_job(kind="new"))
             assert node.claim() == ids
+            assert node.news == [], "nobody who waits looks again for that, as slowly as before"
 
     def test_its_thread_looks_for_whoever_asks_and_ends_when_it_is_closed(self, dsn: str) -> None:
         with Scouted(dsn) as node:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -492,6 +493,17 @@ def test_a_cursor_of_another_list_is_refused(service: "Service", listing: Listin
     ):
         assert service.invalid(service.http.get("/v1/jobs", params=other)) == ["cursor"]
     assert service.http.get("/v1/jobs", params={**params, "cursor": cursor, "limit": "7"}).status_code == 200
+
+
+def test_a_cursor_whose_moment_has_no_offset_is_refused(service: "Service", listing: Listing) -> None:
+    """Nobody was given such a one, and it cannot be compared with the end of a span."""
+    listing.create()
+    listing.create()
+    params = {"kind": listing.kind, "limit": "1", "created_before": "2999-01-01T00:00:00Z"}
+    cursor = service.http.get("/v1/jobs", params=params).json()["next"]
+    list_id, id, at = json.loads(urlsafe_b64decode(cursor))
+    made = urlsafe_b64encode(json.dumps([list_id, id, at.removesuffix("Z")]).encode()).decode()
+    assert service.invalid(service.http.get("/v1/jobs", params={**params, "cursor": made})) == ["cursor"]
 
 
 def test_the_history_tells_all_that_happened(service: "Service", queue: str) -> None:
