@@ -56,7 +56,7 @@ class Look(NamedTuple):
     """What a look at everything saw: the first living entry of each lane, and more of those before the horizon.
 
     `moment` is when its snapshot was taken, or a little earlier; `before` is the horizon at that time; `walked` is how
-    many entries it walked over, dead and alive.
+    many entries it walked over, dead and alive, or of others.
     """
 
     moment: datetime

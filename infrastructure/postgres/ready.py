@@ -155,7 +155,7 @@ BY_INDEX = "SET LOCAL enable_bitmapscan = off"
 SLOW = 0.005
 """Seconds for looking at everything, above which a claim asks the scout whether there are many entries to walk over."""
 MANY = 10_000
-"""Entries, nearly all of them dead, above which claims go by the horizon; to walk over them takes some 5 ms."""
+"""Entries, nearly all of them dead or of others, above which claims go by the horizon; they take some 5 ms."""
 AGAIN = 10
 """While the last look walked over less than so many times MANY, a claim that comes back empty looks at everything
 after all."""

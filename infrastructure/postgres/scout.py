@@ -38,12 +38,20 @@ CROSS JOIN LATERAL (
   LIMIT %(most)s
 ) AS stray
 """  # noqa: S608  the parts are ours
-# Entries that this session's scans of either index were given, those included that turned out to be dead. Seconds would
-# not do: on a busy machine a look is slow though there is nothing to walk over.
-WALKED = """
-SELECT pg_stat_get_xact_tuples_returned('jobs_ready'::regclass)
-  + pg_stat_get_xact_tuples_returned('jobs_ready_in_namespace'::regclass)
+# Of either index: the entries that this session's scans were given, those included that turned out to be dead; the
+# scans that began; and the pages that were read. Seconds would not do: on a busy machine a look is slow though there is
+# nothing to walk over.
+READ = """
+SELECT sum(pg_stat_get_xact_tuples_returned(index))::int8, sum(pg_stat_get_xact_numscans(index))::int8,
+  sum(pg_stat_get_xact_blocks_fetched(index))::int8
+FROM unnest(ARRAY['jobs_ready'::regclass, 'jobs_ready_in_namespace'::regclass]) AS x (index)
 """
+DEPTH = 4
+"""Pages that a scan reads until it is at its first entry, in an index of a hundred million at the most."""
+PAGE = 10
+"""Entries that take as long as a page of some hundred that are not given to the scan: of another namespace, or known to
+be dead."""
+HINT = "is a transaction open that is forgotten, or does much of other namespaces wait in the same queues?"
 LOOKS, ALL_STRAYS = scoped(LOOK), scoped(STRAYS)
 PERIOD = 1.0
 REST = 3
@@ -99,7 +107,7 @@ class Scout:
         ended = self._clock()
         if look.walked > self._many:
             if not before:
-                log.warning("claims.slow", entries=look.walked, hint="is a transaction open that is forgotten?")
+                log.warning("claims.slow", entries=look.walked, hint=HINT)
             if news := self._horizon.looked(look, ended - begun, ended):
                 self._tell({queue_topic(queue) for queue in news})
         else:
@@ -110,7 +118,7 @@ class Scout:
         return max(PERIOD, REST * (ended - begun))
 
     def _look(self, asked: Collection[Ready], before: dict[Lane, Place]) -> Look:
-        """What is there, and how many entries were walked over to find all heads."""
+        """What is there, and how much was walked over to find all heads."""
         wanted = {each: [ready for ready in asked if scope(ready.namespace) == each] for each in LOOKS}
         with self._database.connection() as connection:
             try:
@@ -119,20 +127,20 @@ class Scout:
                     connection.execute("BEGIN READ ONLY")
                     connection.execute(BY_INDEX)
                     begun = connection.execute("SELECT clock_timestamp()", binary=True)
-                    earlier = connection.execute(WALKED, binary=True)
+                    earlier = connection.execute(READ, binary=True)
                     found = {
                         each: connection.execute(LOOKS[each], _wanted(readies), binary=True)
                         for each, readies in wanted.items()
                         if readies
                     }
-                    later = connection.execute(WALKED, binary=True)
+                    later = connection.execute(READ, binary=True)
                 first = {_lane(each, *lane): (run_at, id) for each, rows in found.items() for *lane, run_at, id in rows}
                 strays = _strays(connection, first, before)
                 connection.execute("COMMIT")
             finally:
                 self._looking = None
-        (moment,), (until,), (since,) = (each.fetchall()[0] for each in (begun, later, earlier))
-        return Look(moment, asked, before, first, strays, until - since)
+        ((moment,),) = begun.fetchall()
+        return Look(moment, asked, before, first, strays, _walked(earlier.fetchall()[0], later.fetchall()[0]))
 
     def _run(self) -> None:
         while self._horizon.asked_for.wait() and not self._closing.is_set():
@@ -145,6 +153,12 @@ class Scout:
             except Exception:
                 log.exception("scout.failed")
             self._closing.wait(pause)
+
+
+def _walked(earlier: tuple[int, int, int], later: tuple[int, int, int]) -> int:
+    """How many entries were walked over between two answers of READ, or what takes as long."""
+    given, scans, pages = (after - before for before, after in zip(earlier, later, strict=True))
+    return given + PAGE * max(0, pages - DEPTH * scans)
 
 
 def _strays(connection: Connection, first: dict[Lane, Place], before: dict[Lane, Place]) -> dict[Lane, list[Place]]:

@@ -425,6 +425,19 @@ class TestTheScout:
             assert node.claim() == ids
             assert node.news == [], "nobody who waits looks again for that, as slowly as before"
 
+    def test_jobs_of_other_namespaces_are_walked_over_too(self, new_database: Callable[[], str]) -> None:
+        """By workers of the default one: they are not given these entries, but read the pages."""
+        dsn = migrated(new_database())
+        with Scouted(dsn, many=1_000) as node:
+            for many, goes_by_the_horizon in ((0, False), (20_000, True)):
+                ask(dsn, DEAD.replace("'default', 'nothing'", "'other', 'nothing'"), [many])
+                ids = node.create(*[new_job() for _ in range(3)])
+                assert node.claim(count=2, namespace="default") == ids[:2]
+                node.look()
+                limited = Ready(("default",), None, "default")
+                assert (node.horizon.stretches(limited, 1, time.monotonic()) is not None) == goes_by_the_horizon
+                assert node.claim(namespace="default") == ids[2:]
+
     def test_its_thread_looks_for_whoever_asks_and_ends_when_it_is_closed(self, dsn: str) -> None:
         with Scouted(dsn) as node:
             node.scout.start()
