@@ -25,6 +25,7 @@ from interfaces.settings import Settings
 ANYBODY = Asked(by="key:benchmark")
 PAYLOAD = Raw(b'{"a":1,"b":"hello"}')
 BATCH = 1_000
+LEFT = "SELECT (SELECT count(*) FROM jobs WHERE status = 'queued') + (SELECT count(*) FROM leases)"
 Results = dict[str, list[float]]
 
 
@@ -158,7 +159,8 @@ def completed(connection: psycopg.Connection) -> int:
 
 
 def left(connection: psycopg.Connection) -> int:
-    row = connection.execute("SELECT count(*) FROM jobs WHERE status IN ('queued', 'running')").fetchone()
+    """Jobs that are not finished; by index, since a scan of a full log's jobs would take half of a measure's time."""
+    row = connection.execute(LEFT).fetchone()
     return row[0] if row else 0
 
 

@@ -305,6 +305,7 @@ class Measures(Bench):
         log.close()
         with psycopg.connect(address, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE jobs, events")
+            connection.execute(BY_INDEX)
             with self.processes(address, ["worker", "--concurrency", "2000"], 1):
                 wait_for(connection, "SELECT EXISTS (SELECT FROM leases)")
                 begun, before = time.perf_counter(), left(connection)
