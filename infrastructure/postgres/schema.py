@@ -165,9 +165,12 @@ def too_old(oldest_server: int) -> str | None:
 
 
 def _check_that_texts_are_utf8(connection: Connection) -> None:
-    """A cluster that was made without a locale has databases in SQL_ASCII, from which texts come as bytes."""
+    """A cluster that was made without a locale has databases in SQL_ASCII, from which texts come as bytes.
+
+    A pooler that does not pass on the encoding is believed.
+    """
     name, encoding = connection.info.dbname, connection.info.parameter_status("server_encoding")
-    if encoding != "UTF8":
+    if encoding not in (None, "UTF8"):
         raise SchemaNotReady(
             f"the database {name} is in {encoding}, and texts need UTF-8; make it anew: CREATE DATABASE {name} "
             "ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"
