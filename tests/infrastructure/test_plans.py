@@ -53,6 +53,8 @@ LANES = 500
 """Where the server plans as it likes, a page may read as many jobs as fill it, of some 100 lanes of each status."""
 LEASES = 2 * million.HELD + 2_000
 """Jobs that workers hold are looked at one by one where no order of theirs is kept."""
+UNSUMMARISED = 30_000
+"""Jobs in parts of the table that the index of workers has no summary of yet: autovacuum makes it when it comes by."""
 ONE_ROW = frozenset({"log_epoch"})
 
 
@@ -77,6 +79,17 @@ class Plan(Struct):
     @property
     def buffers(self) -> int:
         return int(self.nodes[0]["Shared Hit Blocks"] + self.nodes[0]["Shared Read Blocks"])
+
+    @property
+    def told(self) -> str:
+        """What was read where, and the statement."""
+        read = [
+            f"{node['Relation Name']}, {node['Node Type']}: {node['Actual Loops']} times {node['Actual Rows']} rows,"
+            f" and {_removed(node)} that did not fit"
+            for node in self.nodes
+            if "Relation Name" in node and node["Actual Loops"]
+        ]
+        return "\n".join([*read, self.query])
 
 
 class Explained(Database):
@@ -104,9 +117,9 @@ class Explained(Database):
         yield
         assert self.plans
         for plan in self.plans:
-            assert plan.scanned - ONE_ROW <= scanned, plan.query
-            assert plan.rows <= rows, plan.query
-            assert plan.buffers <= buffers, plan.query
+            assert plan.scanned - ONE_ROW <= scanned, plan.told
+            assert plan.rows <= rows, plan.told
+            assert plan.buffers <= buffers, plan.told
 
 
 def _removed(node: dict[str, Any]) -> int:
@@ -181,10 +194,10 @@ FILTERS: dict[str, tuple[dict[str, Any], int]] = {
     "a rare label": ({"label": (("customer", "rare"),)}, 25_000),
     "an unknown label": ({"label": (("customer", "none"),)}, 25_000),
     "a label of many": ({"label": (("tier", "gold"),)}, 50_000),
-    "a worker": ({"worker": ("worker-2",)}, 120_000),
-    "the last worker": ({"worker": ("worker-8",)}, 100_000),
-    "a rare worker": ({"worker": ("rare",)}, 45_000),
-    "an unknown worker": ({"worker": ("nobody",)}, 25_000),
+    "a worker": ({"worker": ("worker-2",)}, 100_000 + UNSUMMARISED),
+    "the last worker": ({"worker": ("worker-8",)}, 80_000 + UNSUMMARISED),
+    "a rare worker": ({"worker": ("rare",)}, 40_000 + UNSUMMARISED),
+    "an unknown worker": ({"worker": ("nobody",)}, 25_000 + UNSUMMARISED),
     "created after": ({"created_after": NOW - timedelta(days=200)}, 20_000),
     "created before": ({"created_before": NOW - timedelta(days=400)}, 20_000),
     "created long before": ({"created_before": NOW - timedelta(days=900)}, 20_000),
@@ -200,8 +213,8 @@ FILTERS: dict[str, tuple[dict[str, Any], int]] = {
     "status and rare kind": ({"status": ("completed",), "kind": ("rare",)}, 1_000),
     "status and queue": ({"status": ("queued",), "queue": ("queue-3",)}, 2_000),
     "queue and kind": ({"queue": ("queue-3",), "kind": ("kind-1",)}, LEASES),
-    "status and worker": ({"status": ("failed",), "worker": ("worker-2",)}, 120_000),
-    "running of a worker": ({"status": ("running",), "worker": ("worker-8",)}, 100_000),
+    "status and worker": ({"status": ("failed",), "worker": ("worker-2",)}, 100_000 + UNSUMMARISED),
+    "running of a worker": ({"status": ("running",), "worker": ("worker-8",)}, 80_000 + UNSUMMARISED),
     "status and label": ({"status": ("failed",), "label": (("tier", "gold"),)}, 5_000),
     "status and rare label": ({"status": ("completed",), "label": (("customer", "rare"),)}, 5_000),
     "kind and label": ({"kind": ("rare",), "label": (("tier", "gold"),)}, 27_000),

@@ -163,11 +163,13 @@ class Door:
         """What a crowd costs while it stands there; before this returns it has gone, and its connections with it."""
         self.serve_others(5)
         memory, files = self.memory, self._files_alone
-        gather()
-        eventually(lambda: self.files >= files + arrived, PATIENCE, "all connections")
-        slowest = self.serve_others()
-        cost = Figures(self.memory - memory, self.files - files, slowest)
-        self.hang_up()
+        try:
+            gather()
+            eventually(lambda: self.files >= files + arrived - SPARE, PATIENCE, "all connections")
+            slowest = self.serve_others()
+            cost = Figures(self.memory - memory, self.files - files, slowest)
+        finally:
+            self.hang_up()
         eventually(lambda: self.files <= files + SPARE, PATIENCE, "an end of all connections")
         assert self.memory - memory <= max(cost.memory, 0) + ROOM
         return cost
