@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 Json = Any
 expect.set_options(timeout=30_000)
@@ -116,3 +116,14 @@ def question_file(tmp_path: Path) -> Path:
     path = tmp_path / "question.md"
     path.write_text("What is 15 % of 80?\n")
     return path
+
+
+def tab_to(page: Page, wanted: Locator, most: int = 100) -> None:
+    """Go on with the keyboard, by so many at the most, until the focus, which is seen, is there."""
+    expect(wanted).to_be_visible()
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("wanted => wanted === document.activeElement"):
+            assert wanted.evaluate("wanted => getComputedStyle(wanted).outlineStyle") != "none"
+            return
+    pytest.fail(f"the focus never comes to {wanted}")

@@ -7,10 +7,10 @@ from uuid import UUID
 import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from interfaces.console.frame import HEADERS, PLACES
-from tests.console.conftest import Console, Look, Theme
+from tests.console.conftest import Console, Look, Theme, tab_to
 from tests.infrastructure.views import UNHEARD_OF, append_by_hand
 from tests.waiting import eventually
 
@@ -216,17 +216,6 @@ def test_jobs_are_filtered_and_moved_and_the_log_paused_with_the_keyboard_alone(
     expect(page.get_by_role("button", name="Go on (1 held)")).to_be_focused()
     page.keyboard.press("Space")
     expect(page.locator(".row.event")).to_have_count(1)
-
-
-def tab_to(page: Page, wanted: Locator, most: int = 100) -> None:
-    """Go on with the keyboard, by so many at the most, until the focus, which is seen, is there."""
-    expect(wanted).to_be_visible()
-    for _ in range(most):
-        page.keyboard.press("Tab")
-        if wanted.evaluate("wanted => wanted === document.activeElement"):
-            assert wanted.evaluate("wanted => getComputedStyle(wanted).outlineStyle") != "none"
-            return
-    pytest.fail(f"the focus never comes to {wanted}")
 
 
 def test_the_overview_counts_and_shows_what_runs(console: Console, look: Look, story: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from application.keys import NewKey, Role, make_key
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.keys import PostgresKeys
 from interfaces.http.guard import COOKIE
-from tests.console.conftest import Console, Look, Theme
+from tests.console.conftest import Console, Look, Theme, tab_to
 
 PAGES = {
     "client": ["Jobs", "New"],
@@ -71,6 +71,32 @@ def test_a_key_opens_the_page_that_was_asked_for_until_somebody_signs_out(
     expect(page).to_have_title("Sign in · jobledger")
     assert page.context.cookies() == []
     page.goto(f"{closed.url}/jobs")
+    expect(page).to_have_title("Sign in · jobledger")
+
+
+def test_somebody_signs_in_and_out_with_the_keyboard_alone(
+    closed: Console, look: Look, secrets: dict[str, str]
+) -> None:
+    page = look(f"{closed.url}/jobs?queue=by-hand")
+    key = page.get_by_label("Key")
+    expect(key).to_be_focused()
+    page.keyboard.type(secrets["operator"])
+    tab_to(page, page.get_by_role("button", name="Sign in"), 1)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{closed.url}/jobs?queue=by-hand")
+    assert [cookie["name"] for cookie in page.context.cookies()] == [COOKIE]
+    tab_to(
+        page, page.get_by_role("button", name="Sign out"), len(PAGES["operator"]) + 3
+    )  # the skip link and the name before
+    page.keyboard.press("Enter")
+    expect(page).to_have_title("Sign in · jobledger")
+    expect(key).to_be_focused()
+    expect(key).to_have_value("")
+    assert page.context.cookies() == []
+    for _ in range(2):
+        page.go_back()
+        expect(page).to_have_title("Sign in · jobledger")
+    page.goto(f"{closed.url}/jobs?queue=by-hand")
     expect(page).to_have_title("Sign in · jobledger")
 
 
