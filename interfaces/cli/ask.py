@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from interfaces.cli import client
+from interfaces.cli.tables import console
 from interfaces.settings import Settings
 
 DONE, USAGE = 0, 2
-WIDE = 200
-"""Columns of a table that is not shown on a terminal: nothing is wrapped for a program that reads it."""
 Json = Any
 Given = argparse.Namespace
 
@@ -63,8 +62,7 @@ def ask(settings: Settings, given: Given) -> int:
     if given.json:
         print(json.dumps(answer, ensure_ascii=False))
     else:
-        console = Console()
-        question.show(answer, console if console.is_terminal else Console(width=WIDE))
+        question.show(answer, console())
     return DONE
 
 

@@ -6,4 +6,4 @@ from application.errors import ApplicationError
 def with_cause(error: ApplicationError) -> str:
     """An error and, on the same line, what the server or the network said: a wrong password, say, or a certificate."""
     why = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
-    return f"{error} ({why})" if why else str(error)
+    return f"{error} ({why})" if why not in str(error) else str(error)

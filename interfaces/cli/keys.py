@@ -1,25 +1,26 @@
 """`jobledger keys create|list|revoke`, and the first key of a service that others can reach."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from uuid import UUID
 
 import httpx2
-from msgspec import ValidationError, convert
-from msgspec.json import decode, encode
+from msgspec import ValidationError, convert, to_builtins
+from msgspec.json import encode
 from pydantic import SecretStr
-from rich.console import Console
 from rich.table import Table
 
-from application.errors import FieldError, Invalid, NotFound
+from application.errors import Invalid, NotFound
 from application.keys import CreatedKey, Key, KeyConflict, NewKey, make_key
 from interfaces.bootstrap import configure_logs, embedded, key_store
+from interfaces.cli.client import ask, connect
+from interfaces.cli.tables import console
 from interfaces.http.guard import is_loopback
 from interfaces.http.keys import KeyPage
+from interfaces.http.problems import field_error
 from interfaces.settings import Settings
 
-DONE, UNREACHABLE = 0, 3
+DONE = 0
 BY = "system:keys"
 """The actor of keys that are made on the service's own machine."""
 
@@ -80,34 +81,22 @@ def _in_database(settings: Settings, given: argparse.Namespace) -> int:
 
 
 def _over_http(settings: Settings, given: argparse.Namespace) -> int:
-    headers = {"Authorization": f"Bearer {settings.key.get_secret_value()}"} if settings.key else {}
-    try:
-        with httpx2.Client(base_url=settings.url, headers=headers, timeout=30) as client:
-            match given.action:
-                case "create":
-                    answer = _good(client.post("/v1/keys", content=encode(_wanted(given))))
-                    _show_created(decode(answer, type=CreatedKey), as_json=given.json)
-                case "list":
-                    _show(decode(_good(client.get("/v1/keys")), type=KeyPage).items, as_json=given.json)
-                case "revoke":
-                    known = decode(_good(client.get("/v1/keys")), type=KeyPage).items
-                    answer = _good(client.delete(f"/v1/keys/{_id_of(known, given.key)}"))
-                    _show_revoked(decode(answer, type=Key), as_json=given.json)
-    except httpx2.TransportError as away:
-        print(f"jobledger: {settings.url} does not answer ({away}); is `jobledger up` running?", file=sys.stderr)
-        return UNREACHABLE
+    """Raises Unavailable, and what the service refused with."""
+    with connect(settings) as client:
+        match given.action:
+            case "create":
+                made = ask(client, "POST", "/v1/keys", json=to_builtins(_wanted(given)))
+                _show_created(convert(made, type=CreatedKey), as_json=given.json)
+            case "list":
+                _show(_listed(client), as_json=given.json)
+            case "revoke":
+                revoked = ask(client, "DELETE", f"/v1/keys/{_id_of(_listed(client), given.key)}")
+                _show_revoked(convert(revoked, type=Key), as_json=given.json)
     return DONE
 
 
-def _good(response: httpx2.Response) -> bytes:
-    """The answer. Raises KeyConflict with the words of a problem."""
-    if response.status_code >= 400:
-        try:
-            problem = response.json()
-            raise KeyConflict(f"{problem['title']}: {problem['detail']}")
-        except (ValueError, KeyError, TypeError):
-            raise KeyConflict(f"HTTP {response.status_code}") from None
-    return response.content
+def _listed(client: httpx2.Client) -> list[Key]:
+    return convert(ask(client, "GET", "/v1/keys"), type=KeyPage).items
 
 
 def _wanted(given: argparse.Namespace) -> NewKey:
@@ -116,7 +105,7 @@ def _wanted(given: argparse.Namespace) -> NewKey:
     try:
         return convert(asked, type=NewKey)
     except ValidationError as error:
-        raise Invalid(FieldError("key", str(error))) from error
+        raise Invalid(field_error(error)) from error
 
 
 def _id_of(known: Sequence[Key], named: str) -> UUID:
@@ -153,7 +142,7 @@ def _show(keys: Sequence[Key], *, as_json: bool) -> None:
         table.add_row(
             key.name, key.role, key.namespace or "all", _limits(key), moments[0], key.created_by, *moments[1:]
         )
-    Console().print(table)
+    console().print(table)
 
 
 def _limits(key: Key) -> str:

@@ -130,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     revoke = actions.add_parser("revoke", help="revoke a key, for good")
     revoke.add_argument("key", help="its name or id")
     for action in (create, listing, revoke):
+        _data(action, default=argparse.SUPPRESS)
         action.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help="the service, with JOBLEDGER_KEY set")
         action.add_argument("--json", action="store_true", help="print JSON")
     keys.set_defaults(command=_keys)
@@ -223,8 +224,10 @@ def _serving(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", dest="JOBLEDGER_PORT", metavar="PORT", help="port; 0 picks a free one (8000)")
 
 
-def _data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", dest="JOBLEDGER_DATA", metavar="FOLDER", help="where everything is kept")
+def _data(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """An action's own is left out of what it says when it is not given, lest it hide the one before the action."""
+    help = "where everything is kept"
+    parser.add_argument("--data", dest="JOBLEDGER_DATA", metavar="FOLDER", default=default, help=help)
 
 
 def _anchoring(parser: argparse.ArgumentParser) -> None:
@@ -234,7 +237,10 @@ def _anchoring(parser: argparse.ArgumentParser) -> None:
 
 def _rate(given: str) -> float:
     """`50` and `50/s` are the same."""
-    return float(given.removesuffix("/s"))
+    try:
+        return float(given.removesuffix("/s"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{given!r} is no rate, such as 50/s") from None
 
 
 def _up(settings: Settings, given: argparse.Namespace) -> int:

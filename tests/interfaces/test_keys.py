@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -118,6 +120,23 @@ class Closed:
     def http(self, name: str | None, server: int = 0) -> httpx2.Client:
         headers = {"Authorization": f"Bearer {self.secrets[name]}"} if name else {}
         return httpx2.Client(base_url=self.urls[server], headers=headers, timeout=60)
+
+
+@contextmanager
+def away() -> Iterator[str]:
+    """A server that answers everything with 503, as a proxy does without one behind it."""
+
+    class Away(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Away) as server:
+        serving = Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join(10)
 
 
 @pytest.fixture(scope="module")
@@ -753,6 +772,32 @@ class TestMakingThem:
             assert refused.returncode == status
             assert says in refused.stderr
         assert closed.command("list", JOBLEDGER_URL="http://127.0.0.1:9").returncode == 3
+
+    def test_a_service_without_its_database_is_away(self, closed: Closed) -> None:
+        with away() as url:
+            told = closed.command("list", JOBLEDGER_URL=url)
+        assert (told.returncode, told.stdout) == (3, "")
+        assert "does not answer (HTTP 503)" in told.stderr
+
+    def test_the_folder_may_stand_on_either_side_of_the_action(self, closed: Closed, tmp_path: Path) -> None:
+        """Without DATABASE_URL the server that runs over a folder is asked; over this one there is none."""
+        (tmp_path / ".env").write_text("JOBLEDGER_URL=http://127.0.0.1:9")
+        for arguments in (("--data", str(tmp_path), "list"), ("list", "--data", str(tmp_path))):
+            told = closed.command(*arguments)
+            assert told.returncode == 3
+            assert "http://127.0.0.1:9 does not answer" in told.stderr
+
+    def test_a_program_reads_whole_names(self, closed: Closed) -> None:
+        name = "the-first-of-many-keys-of-the-shop-in-the-high-street"
+        closed.make(name, "client")
+        assert name in closed.command("list", DATABASE_URL=closed.dsn).stdout
+
+    def test_a_rate_that_is_none_is_refused_by_name(self, closed: Closed) -> None:
+        for rate, status, says in (("x", 2, "argument --rate: 'x' is no rate"), ("0", 1, "rate: Expected")):
+            made = ("create", "--name", "hasty", "--role", "client", "--rate", rate)
+            told = closed.command(*made, DATABASE_URL=closed.dsn)
+            assert told.returncode == status
+            assert says in told.stderr
 
     def test_use_is_noted(self, closed: Closed) -> None:
         with closed.http("admin") as http:

@@ -119,3 +119,4 @@ def test_exit_statuses_tell_refused_from_wrong_from_away(run: Run, monkeypatch: 
     status, out, err = run("jobs", "--url", f"http://127.0.0.1:{port}")
     assert (status, out) == (3, "")
     assert "does not answer" in err
+    assert err.count("Connection refused") == 1
