@@ -198,13 +198,16 @@ class Service:
         )
 
     def worker(self, grace: float, concurrency: int) -> Worker:
-        """A worker of this process with a name of its own, for all kinds it has handlers for, and for bulk jobs."""
+        """A worker of this process with a name of its own, for all kinds it has handlers for, and for bulk jobs.
+
+        Whatever queues it is told to serve, it serves that of bulk jobs, too: they would wait for ever else.
+        """
         return Worker(
             _worker_name(),
             {**handlers(self._settings), BULK: bulk_handler(self.jobs)},
             _WorkerService(self),
             self.news,
-            queues=["default", BULK_QUEUE],
+            queues=list(dict.fromkeys([*self._settings.queue_names, BULK_QUEUE])),
             capacity=concurrency,
             grace=grace,
             tracing=self.tracing,
@@ -328,7 +331,10 @@ async def remote_worker(settings: Settings, url: str, grace: float, concurrency:
     service, tracing = RemoteService(url, settings.key.get_secret_value() if settings.key else None), start_tracing()
     try:
         mine = handlers(settings)
-        yield Worker(_worker_name(), mine, service, Pauses(service), capacity=concurrency, grace=grace, tracing=tracing)
+        queues, pauses = settings.queue_names, Pauses(service)
+        yield Worker(
+            _worker_name(), mine, service, pauses, queues=queues, capacity=concurrency, grace=grace, tracing=tracing
+        )
     finally:
         await service.close()
         if tracing is not None:

@@ -2,14 +2,19 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
+from msgspec import Meta, MsgspecError, convert
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from application.jobs import QueueName
+
 DATA = "JOBLEDGER_DATA"
+MOST_QUEUES = 99
+"""A claim names 100 at the most, and a worker with the database serves that of bulk jobs as well."""
 FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "OTEL_")
 """What the settings of clouds and of OpenTelemetry begin with; their own libraries read them from the environment."""
 
@@ -32,6 +37,7 @@ class Settings(BaseSettings):
     seal_key: SecretStr | None = Field(None, alias="JOBLEDGER_SEAL_KEY")
     anchor: str | None = Field(None, alias="JOBLEDGER_ANCHOR")
     handlers: str = Field("", alias="JOBLEDGER_HANDLERS")
+    queues: str = Field("default", alias="JOBLEDGER_QUEUES")
     workers: int = Field(1, ge=1, le=64, alias="JOBLEDGER_WORKERS")
     log: Literal["console", "json"] = Field("console", alias="JOBLEDGER_LOG")
     url: str = Field("http://127.0.0.1:8000", alias="JOBLEDGER_URL")
@@ -44,6 +50,21 @@ class Settings(BaseSettings):
     openai_model: str = Field("gpt-5-mini", alias="OPENAI_MODEL")
     elai_api_key: SecretStr | None = Field(None, alias="ELAI_API_KEY")
     elai_base_url: str | None = Field(None, alias="ELAI_BASE_URL")
+
+    @field_validator("queues")
+    @classmethod
+    def _are_queues(cls, given: str) -> str:
+        try:
+            convert(_listed(given), Annotated[list[QueueName], Meta(min_length=1, max_length=MOST_QUEUES)])
+        except MsgspecError as error:
+            wanted = f"1 to {MOST_QUEUES} names of up to 200 characters, separated by commas; none is . or .."
+            raise ValueError(f"{given[:100]!r} names no queues: {wanted}") from error
+        return given
+
+    @property
+    def queue_names(self) -> list[str]:
+        """The queues that a worker takes jobs from, each once."""
+        return list(dict.fromkeys(_listed(self.queues)))
 
     @property
     def artifacts_place(self) -> str:

@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="run everything here, with a PostgreSQL of its own unless DATABASE_URL is set")
     _serving(up)
     up.add_argument("--workers", type=int, dest="JOBLEDGER_WORKERS", metavar="N", help="worker processes (1)")
+    _working(up)
     _anchoring(up)
     up.set_defaults(command=_up)
 
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     _data(worker)
     where = "work over HTTP at this service, without a database (JOBLEDGER_URL, if DATABASE_URL is not set)"
     worker.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help=where)
+    _working(worker)
     worker.add_argument("--grace", type=float, default=20.0, metavar="S", help="seconds to end running jobs (20)")
     worker.add_argument(
         "--concurrency",
@@ -222,6 +224,11 @@ def _serving(parser: argparse.ArgumentParser) -> None:
     _data(parser)
     parser.add_argument("--host", dest="JOBLEDGER_HOST", metavar="HOST", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", dest="JOBLEDGER_PORT", metavar="PORT", help="port; 0 picks a free one (8000)")
+
+
+def _working(parser: argparse.ArgumentParser) -> None:
+    of = "queues to take jobs from, separated by commas (default)"
+    parser.add_argument("--queues", dest="JOBLEDGER_QUEUES", metavar="NAMES", help=of)
 
 
 def _data(parser: argparse.ArgumentParser, default: str | None = None) -> None:

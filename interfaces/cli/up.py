@@ -146,6 +146,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "DATABASE_URL": settings.database_url.get_secret_value(),
         "JOBLEDGER_DATA": str(settings.data),
         "JOBLEDGER_HOST": settings.host,
+        "JOBLEDGER_QUEUES": settings.queues,
     }
     if settings.anchor is not None:
         environment["JOBLEDGER_ANCHOR"] = settings.anchor

@@ -33,6 +33,22 @@ def test_a_question_becomes_a_page_and_an_artifact_is_uploaded(
     assert worker.stop() == 0
 
 
+def test_a_worker_takes_jobs_of_the_queues_it_is_told_to(
+    start: Start, dsn: str, server: Any, handlers: Any, wait_until: WaitUntil
+) -> None:
+    """With a database or over HTTP; of no other queue, but for the first that of bulk jobs."""
+    handlers.go()
+    left = create(server.url, "three-steps")
+    for queue, where in (("near", {"DATABASE_URL": dsn}), ("far", {"JOBLEDGER_URL": server.url})):
+        worker = start("worker", "--queues", f"{queue},spare", **where, **handlers.environment)
+        id = create(server.url, "three-steps", queue=queue)
+        wait_until(lambda: job(server.url, id)["status"] == "completed", f"the job of {queue}")  # noqa: B023  asked at once
+        assert worker.stop() == 0
+    assert job(server.url, left)["status"] == "queued"
+    workers = httpx2.get(f"{server.url}/v1/queues", timeout=30).json()["items"]
+    assert [queue["name"] for queue in workers if queue["ready"]] == ["default"]
+
+
 def test_kill_9_of_the_server_costs_no_attempt_and_no_step(
     start: Start, dsn: str, server: Any, handlers: Any, wait_until: WaitUntil
 ) -> None:

@@ -54,6 +54,17 @@ def test_what_a_file_says_of_a_cloud_joins_the_environment_and_does_not_win(
     assert told == ["here-1", "http://b", "a", path]
 
 
+def test_queues_are_named_once_each() -> None:
+    assert load().queue_names == ["default"]
+    assert load({"JOBLEDGER_QUEUES": "gpu, 日本, gpu,"}).queue_names == ["gpu", "日本"]
+
+
+@pytest.mark.parametrize("queues", ["", ",", "..", "gpu,.", "q" * 201, ",".join(f"q{n}" for n in range(100))])
+def test_queues_that_cannot_be_are_refused(queues: str) -> None:
+    with pytest.raises(ValidationError, match="JOBLEDGER_QUEUES"):
+        load({"JOBLEDGER_QUEUES": queues})
+
+
 def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "")
     monkeypatch.setenv("DATABASE_URL", "")
