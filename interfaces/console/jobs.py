@@ -33,6 +33,8 @@ MOST_EVENTS = 100
 """Events of a job that its page tells of, likewise; the API has all."""
 MOST_OF_EVENT = 4_000
 """Characters of each that it shows."""
+MOST_OF_MESSAGE = 300
+"""Characters that a message and an error have at its head, so that its actions stay in sight; its events have all."""
 UNTOLD = frozenset({"version", "position", "updated_at"})
 """Fields that every event changes."""
 
@@ -107,6 +109,7 @@ async def show_job(request: Request[Any, Any, Any]) -> Response[Any]:
         job=job,
         events=told,
         most_of_event=MOST_OF_EVENT,
+        most_of_message=MOST_OF_MESSAGE,
         most_at_once=MOST_AT_ONCE,
         timeline=draw(drawn, datetime.now(UTC) if drawn[-1].version == job.version else drawn[-1].at),
         drawn=Drawn(drawn[0].version, drawn[-1].version, MOST_DRAWN // 2),

@@ -1,0 +1,101 @@
+"""The page of a job: what can be done stands first, at every width in the order of its source; and it stays bounded."""
+
+from itertools import pairwise
+from typing import TypeAlias
+
+import pytest
+from playwright.sync_api import FloatRect, Page, expect
+
+from tests.console.conftest import Console, Look, tab_to
+
+Boxes: TypeAlias = dict[str, FloatRect]
+WIDE, NARROW, SCREEN = 1280, 360, 800
+"""Pixels: how wide a window and a telephone are, and how high that is."""
+
+
+@pytest.fixture(scope="module")
+def rich(console: Console) -> str:
+    """A job that has everything on its page: a result, a file, labels, a seal."""
+    id = console.create(queue="rich", labels={"shelf": "a"}, max_attempts=2)
+    console.claim("rich")
+    console.report(id, "progressed", progress=0.5, step="pack", message="two parcels", output={"parcels": 2})
+    path = f"/v1/jobs/{id}/attempts/1/artifacts/label.txt?worker=w1"
+    console.http.put(path, content=b"A-1041", headers={"Content-Type": "text/plain"}).raise_for_status()
+    console.report(id, "completed", result={"parcels": 2})
+    return id
+
+
+def boxes(page: Page) -> Boxes:
+    """Where each card of a page that is shown stands, in the order of the source."""
+    cards: list[tuple[str, FloatRect]] = page.evaluate(
+        """() => [...document.querySelectorAll("main .card")]
+            .filter((card) => card.checkVisibility())
+            .map((card) => {
+                const { x, y, width, height } = card.getBoundingClientRect();
+                return [card.id || "travels", { x, y: y + scrollY, width, height }];
+            })"""
+    )
+    return dict(cards)
+
+
+def beneath(upper: FloatRect, lower: FloatRect) -> bool:
+    return lower["y"] >= upper["y"] + upper["height"]
+
+
+def beside(left: FloatRect, right: FloatRect) -> bool:
+    return right["x"] >= left["x"] + left["width"]
+
+
+def test_on_a_telephone_what_can_be_done_stands_before_what_happened(console: Console, look: Look, rich: str) -> None:
+    page = look(f"{console.url}/jobs/{rich}", width=NARROW)
+    expect(page.get_by_role("link", name="Download the bundle")).to_be_visible()
+    cards = boxes(page)
+    order = ["state", "actions", "why", "result", "facts", "artifacts", "seal", "timeline", "travels", "events"]
+    assert list(cards) == order  # in the source, and so for whoever listens or uses the keyboard
+    assert all(beneath(cards[upper], cards[lower]) for upper, lower in pairwise(order))
+    actions = cards["actions"]
+    assert actions["y"] + actions["height"] <= SCREEN
+    for link in ("label.txt", "Download the bundle"):
+        box = page.get_by_role("link", name=link, exact=True).bounding_box()
+        assert box is not None
+        assert beneath(box, cards["timeline"])
+    page.locator("#main").focus()
+    tab_to(page, page.get_by_role("textbox", name="Reason"), 1)
+    tab_to(page, page.get_by_role("button", name="Requeue"), 1)
+
+
+def test_a_long_message_and_error_do_not_push_the_actions_out_of_sight(console: Console, look: Look) -> None:
+    id = console.create(queue="long-words", max_attempts=1)
+    console.claim("long-words")
+    error = {"type": "Long", "message": "the end of the error is " + "far away " * 200}
+    console.report(id, "progressed", progress=0.5, message="word " * 400)
+    console.report(id, "failed", error=error, final=True)
+    page = look(f"{console.url}/jobs/{id}", width=NARROW)
+    assert boxes(page)["actions"]["y"] <= SCREEN
+    expect(page.locator("#why")).to_contain_text(error["message"].strip())
+
+
+def test_in_a_window_a_job_has_two_columns(console: Console, look: Look, rich: str) -> None:
+    page = look(f"{console.url}/jobs/{rich}", width=WIDE)
+    expect(page.get_by_role("link", name="Download the bundle")).to_be_visible()
+    cards = boxes(page)
+    assert beside(cards["state"], cards["actions"])
+    assert cards["state"]["y"] == cards["actions"]["y"]
+    assert cards["state"]["height"] == cards["actions"]["height"]
+    for column in (
+        ["state", "why", "result", "timeline", "travels", "events"],
+        ["actions", "facts", "artifacts", "seal"],
+    ):
+        assert all(beneath(cards[upper], cards[lower]) for upper, lower in pairwise(column))
+    for left in ("result", "timeline", "travels", "events"):
+        assert all(beside(cards[left], cards[right]) for right in ("facts", "artifacts", "seal"))
+    assert cards["result"]["y"] == cards["facts"]["y"]
+    assert cards["timeline"]["y"] - cards["result"]["y"] - cards["result"]["height"] < 20  # whatever stands beside it
+    assert {cards[name]["x"] for name in ("actions", "facts", "artifacts", "seal")} == {cards["actions"]["x"]}
+
+
+def test_a_job_without_a_result_begins_with_its_timeline(console: Console, look: Look) -> None:
+    cards = boxes(look(f"{console.url}/jobs/{console.create(queue='waits')}", width=WIDE))
+    assert "result" not in cards
+    assert cards["timeline"]["y"] == cards["facts"]["y"]
+    assert beside(cards["timeline"], cards["facts"])
