@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from application.errors import Unavailable
+from infrastructure.postgres.batch import is_over
 from infrastructure.postgres.database import Database
-from infrastructure.postgres.ledger import _is_over
 from infrastructure.postgres.schema import EPOCH_IS_BEHIND, health, migrate
 from tests.conftest import Start
 from tests.infrastructure.nodes import Node, ask, migrated, new_job
@@ -97,16 +97,16 @@ def test_it_is_acknowledged_once_it_is_replicated_after_all(plug: Plug) -> None:
         assert ask(plug.dsn, "SELECT originator_id FROM events") == [(id,)]
 
 
-def test_a_transaction_that_a_promoted_server_never_came_to_is_over(dsn: str) -> None:
+def test_a_transaction_that_a_promoted_server_never_came_tois_over(dsn: str) -> None:
     database = Database(dsn)
     with database.connection() as connection:
-        assert _is_over(connection, 2**40)
+        assert is_over(connection, 2**40)
         connection.execute("BEGIN")
         ((own,),) = connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchall()
         with psycopg.connect(dsn) as other:
-            assert not _is_over(other, own)
+            assert not is_over(other, own)
         connection.execute("ROLLBACK")
-        assert _is_over(connection, own)
+        assert is_over(connection, own)
     database.close()
 
 

@@ -63,7 +63,7 @@ def test_a_retry_is_picked_up_when_its_moment_comes(play: Play, monkeypatch: pyt
 
 
 def test_a_job_scheduled_for_later_is_found_before_its_moment(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infrastructure.postgres.ledger.NEAR", timedelta(0))  # nobody is told of it
+    monkeypatch.setattr("infrastructure.postgres.batch.NEAR", timedelta(0))  # nobody is told of it
     monkeypatch.setattr("application.alarm.PERIOD", 0.1)
 
     async def work(job: JobContext, input: dict[str, int]) -> str:

@@ -17,7 +17,8 @@ from application.reports import CompletionReport, Heartbeat
 from application.rescue import LONGEST_GAP, MissHeartbeat, Rescue, Unrescued
 from domain.events import HeartbeatMissed
 from domain.refusals import LeaseLost, Refused
-from infrastructure.postgres.ledger import PostgresBatch, PostgresLedger
+from infrastructure.postgres.batch import PostgresBatch
+from infrastructure.postgres.ledger import PostgresLedger
 from interfaces.bootstrap import Service
 from interfaces.settings import Settings
 from tests.application.services import ASKED, AT_ONCE, Play, Shop, in_shop
