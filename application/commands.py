@@ -81,7 +81,8 @@ def _execute(ledger: Ledger, commands: Sequence[Command]) -> list[Any]:
     job_ids = {id.int: id for command in commands for id in command.job_ids}
     keys = {command.idempotency_key for command in commands if command.idempotency_key}
     quotas = {command.quota for command in commands if command.quota}
-    with ledger.batch(job_ids.values(), keys, quotas=quotas) as batch:
+    new_only = not (job_ids or keys or quotas)  # what moves none of the jobs that there are can only make others
+    with ledger.batch(job_ids.values(), keys, quotas=quotas, new_only=new_only) as batch:
         return [answer(command, batch) for command in commands]
 
 

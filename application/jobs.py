@@ -200,13 +200,19 @@ class Asked(Struct, frozen=True, kw_only=True):
         return Cause(batch.now, self.by, self.trace)
 
 
-class Accepted(Struct, frozen=True):
+class Accepted(Struct):
     """What a command that creates or moves jobs is answered. `view` is of the one job, if it was moved just now."""
 
     job_ids: tuple[UUID, ...]
     position: int
     replayed: bool = False
     view: JobView | None = None
+
+    def place(self, base: int) -> None:
+        """What its positions begin with, where that was not known when they were recorded."""
+        self.position |= base
+        if self.view is not None:
+            self.view = structs.replace(self.view, position=str(self.position))
 
 
 class Create(Struct, frozen=True):
@@ -503,4 +509,6 @@ def _accepted(key: IdempotencyKey | None, jobs: Sequence[Job], position: int, ba
     ids = tuple(job.id for job in jobs)
     if key:
         batch.answer(key, ids, position)
-    return Accepted(ids, position, view=JobView.of(jobs[0], position) if len(jobs) == 1 else None)
+    accepted = Accepted(ids, position, view=JobView.of(jobs[0], position) if len(jobs) == 1 else None)
+    batch.when_placed(accepted.place)
+    return accepted

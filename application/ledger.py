@@ -1,6 +1,6 @@
 """The port to the log: batches of commands decided on locked jobs and recorded in one transaction."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -79,6 +79,10 @@ class Batch(Protocol):
         """
         ...
 
+    def when_placed(self, tell: Callable[[int], None]) -> None:
+        """Tell what positions begin with that `record` returned without it: those of a `new_only` batch, at its end."""
+        ...
+
     def expired(self, unbroken: float, count: int) -> list[Expired]:
         """Up to `count` leases that ran out, longest first, of jobs whose heartbeat timeout is at most `unbroken`.
 
@@ -119,10 +123,14 @@ class Ledger(Protocol):
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
         quotas: Collection[Quota] = (),
+        new_only: bool = False,
     ) -> AbstractContextManager[Batch]:
         """Lock jobs, then keys, then quotas, each in order; commit at the end, or roll back when the body raises.
 
         `claim` says what `ready` will be asked first, so that it can be looked for in the same round trip.
+
+        `new_only`: nothing will be recorded but the creation of jobs. Nothing has to be locked for that, so the batch
+        has no place in the log before its end.
 
         Raises Conflicted when another writer was first, BatchRefused when the database refuses the data, and
         Unavailable when it is away. A commit whose answer was lost is looked up, not guessed.

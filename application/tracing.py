@@ -243,11 +243,12 @@ class _TracedLedger:
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
         quotas: Collection[Quota] = (),
+        new_only: bool = False,
     ) -> Iterator[Batch]:
         parents = _appending.parents = []
         begun, error = 0, None
         try:
-            with self._ledger.batch(job_ids, keys, claim, quotas) as batch:
+            with self._ledger.batch(job_ids, keys, claim, quotas, new_only) as batch:
                 yield batch
                 begun = time.time_ns()
         except BaseException as refused:

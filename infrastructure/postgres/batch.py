@@ -1,7 +1,7 @@
 """A batch: commands on locked jobs, recorded with their views and leases in one transaction."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -36,7 +36,7 @@ SELECT pg_current_xact_id()::text::bigint, (SELECT epoch_offset FROM log_epoch),
 BEGIN = f"BEGIN; {PLACE}"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 XACT_STATUS = "SELECT pg_xact_status(%s::text::xid8)"
-RECORDED = "SELECT hash FROM events WHERE originator_id = %s AND originator_version = %s"
+RECORDED = "SELECT hash, notification_id FROM events WHERE originator_id = %s AND originator_version = %s"
 MOST_NAMED = 300
 """Jobs of a batch that are told of by name."""
 NEAR = timedelta(seconds=2)
@@ -82,15 +82,15 @@ class PostgresBatch:
         self._expired: set[UUID] | None = None
 
     @classmethod
-    def begin(
+    def begun(
         cls,
-        connection: Connection,
-        cache: StreamCache,
         ready_jobs: ReadyJobs,
+        cache: StreamCache,
         job_ids: list[UUID],
         keys: Collection[IdempotencyKey],
         claim: tuple[Ready, int] | None,
         quotas: Collection[Quota],
+        connection: Connection,
     ) -> "PostgresBatch":
         """Lock jobs, take keys, and lock quotas, each in order, read the clock, then find jobs; one round trip.
 
@@ -194,6 +194,9 @@ class PostgresBatch:
         stream.claim_id = claim_id or stream.claim_id
         return stream.position
 
+    def when_placed(self, tell: Callable[[int], None]) -> None:
+        """Nobody is told: the batch had its place when it began."""
+
     def expired(self, unbroken: float, count: int) -> list[Expired]:
         found: list[Expired] = []
         passed_over: list[UUID] = []
@@ -254,17 +257,20 @@ class PostgresBatch:
         Waits until the server is done with it, then reads the hash at the (job, version) it wrote; raises Conflicted
         when that is not there. A server that was promoted meanwhile may not have come to that transaction.
         """
-        return is_over(connection, self.transaction) and self.is_recorded(connection)
+        if not is_over(connection, self.transaction):
+            return False
+        if self._events.ids:
+            self.position_in_log(connection)
+        return True
 
-    def is_recorded(self, connection: Connection) -> bool:
-        """Whether the first event of the batch is in the log. Raises Conflicted when it is not."""
-        if not self._events.ids:
-            return True
+    def position_in_log(self, connection: Connection) -> int:
+        """Where the first event of the batch is. Raises Conflicted when it is not in the log."""
         place = (self._events.ids[0], self._events.versions[0])
         row = connection.execute(RECORDED, place).fetchone()
         if row is None or bytes(row[0]) != self._events.hashes[0]:
             raise Conflicted
-        return True
+        position: int = row[1]
+        return position
 
     def topics(self) -> Collection[str]:
         """The queues of jobs that now wait and are due, and the jobs that moved, if they are not too many to name.

@@ -21,16 +21,17 @@ from infrastructure.postgres.database import Database
 from infrastructure.postgres.lists import Page
 
 LOCK = "SELECT id, version, position FROM jobs WHERE id = ANY(%b::uuid[]) ORDER BY id FOR UPDATE"
-INSERT = """
+INSERT_AT = """
 INSERT INTO jobs (id, namespace, kind, queue, priority, max_attempts, input, labels, created_at,
   version, position, status, attempt, progress, run_at, updated_at, charged_to)
 SELECT id, namespace, kind, queue, priority, max_attempts, input, labels::jsonb, created_at,
-  version, position, 'queued', 0, 0, run_at, created_at, charged_to::uuid
+  version, {position}, 'queued', 0, 0, run_at, created_at, charged_to::uuid
 FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::int2[], %b::int4[], %b::bytea[], %b::text[],
     %b::timestamptz[], %b::int8[], %b::int8[], %b::timestamptz[], %b::text[])
   AS x (id, namespace, kind, queue, priority, max_attempts, input, labels, created_at, version, position, run_at,
     charged_to)
 """
+INSERT = INSERT_AT.format(position="position")
 MOVE = """
 UPDATE jobs
 SET version = x.version, position = x.position, status = x.status, attempt = x.attempt, progress = x.progress,
@@ -142,7 +143,7 @@ def insert_jobs(
     if jobs:
         # A column that is shorter than the others is filled up with NULL: without quotas there is nothing to send.
         charges = [str(charged_to[job.id]) if job.id in charged_to else None for job in jobs] if charged_to else ()
-        connection.execute(INSERT, (*_new_columns(jobs, positions), texts(charges)), binary=True)
+        connection.execute(INSERT, (*new_columns(jobs, positions), texts(charges)), binary=True)
 
 
 def move_jobs(
@@ -173,7 +174,7 @@ def move_jobs(
 def replace_jobs(connection: Connection, jobs: Sequence[Job], positions: Sequence[int]) -> None:
     """Bring all of rows up to their jobs, also what they were created with, given with their last positions."""
     if jobs:
-        connection.execute(REPLACE, _new_columns(jobs, positions), binary=True)
+        connection.execute(REPLACE, new_columns(jobs, positions), binary=True)
         move_jobs(connection, jobs, positions)
 
 
@@ -305,7 +306,8 @@ def job_view(row: tuple[Any, ...]) -> JobView:
     )
 
 
-def _new_columns(jobs: Sequence[Job], positions: Sequence[int]) -> tuple[Column, ...]:
+def new_columns(jobs: Sequence[Job], positions: Sequence[int]) -> tuple[Column, ...]:
+    """What new jobs have, as INSERT takes it but for the keys that are charged."""
     return (
         uuids([job.id for job in jobs]),
         texts([job.namespace for job in jobs]),

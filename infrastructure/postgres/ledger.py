@@ -4,6 +4,7 @@ import struct
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from operator import attrgetter
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from psycopg import Connection
 from application.errors import BatchRefused, Conflicted, MonthClosed, Unavailable
 from application.ledger import IdempotencyKey, Quota, Ready
 from infrastructure.postgres.batch import PostgresBatch
+from infrastructure.postgres.creation import Creation
 from infrastructure.postgres.horizon import Horizon
 from infrastructure.postgres.log import Log
 from infrastructure.postgres.ready import ReadyJobs
@@ -54,8 +56,15 @@ class PostgresLedger:
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
         quotas: Collection[Quota] = (),
+        new_only: bool = False,
     ) -> Iterator[PostgresBatch]:
-        connection, batch = self._begin(sorted(job_ids, key=attrgetter("int")), keys, claim, quotas)
+        begin: Callable[[Connection], PostgresBatch]
+        if new_only:
+            begin = partial(Creation.open, self.ready_jobs)
+        else:
+            ids = sorted(job_ids, key=attrgetter("int"))
+            begin = partial(PostgresBatch.begun, self.ready_jobs, self._cache, ids, keys, claim, quotas)
+        connection, batch = self._begin(begin)
         committing = False
         try:
             yield batch
@@ -75,13 +84,7 @@ class PostgresLedger:
         if topics := batch.topics():
             self._tell(topics)
 
-    def _begin(
-        self,
-        job_ids: list[UUID],
-        keys: Collection[IdempotencyKey],
-        claim: tuple[Ready, int] | None,
-        quotas: Collection[Quota],
-    ) -> tuple[Connection, PostgresBatch]:
+    def _begin(self, begin: Callable[[Connection], PostgresBatch]) -> tuple[Connection, PostgresBatch]:
         """Nothing was decided yet: a transaction that came too early simply begins anew.
 
         So does one whose connection broke while it was idle, once. Raises Conflicted.
@@ -90,9 +93,7 @@ class PostgresLedger:
         for _ in range(BEGINNINGS):
             connection = self._database.take()
             try:
-                return connection, PostgresBatch.begin(
-                    connection, self._cache, self.ready_jobs, job_ids, keys, claim, quotas
-                )
+                return connection, begin(connection)
             except Conflicted:
                 self._database.give_back(connection)
             except psycopg.Error as error:
@@ -112,7 +113,7 @@ class PostgresLedger:
         """
         if not (connection.broken or connection.closed):
             return False
-        log.warning("commit.lost", transaction=batch.transaction, error=str(error))
+        log.warning("commit.lost", events=batch.events, error=str(error))
         until = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < until:
             with suppress(Unavailable, psycopg.Error), self._database.connection() as other:

@@ -26,7 +26,7 @@ from psycopg import Connection
 
 from application.errors import Unavailable
 from domain.audit import GENESIS, chain
-from infrastructure.postgres.columns import byteas, int8s, moments, texts, uuids
+from infrastructure.postgres.columns import Column, byteas, int8s, moments, texts, uuids
 from infrastructure.postgres.database import Database
 
 MOST_EVENTS = 65_535
@@ -35,12 +35,13 @@ MOST_EVENTS = 65_535
 BASE: LiteralString = "((SELECT pg_current_xact_id()::text::bigint + epoch_offset FROM log_epoch) << 16)"
 """What the positions of this transaction's events begin with: whatever was moved at or above it has a later place."""
 POSITION_BASE = f"SELECT {BASE}, clock_timestamp()"
-APPEND = """
+APPEND_AT = """
 INSERT INTO events (originator_id, originator_version, topic, state, hash, notification_id, recorded_at)
-SELECT id, version, topic, state, hash, %b | ordinal, at
+SELECT id, version, topic, state, hash, {base} | ordinal, at
 FROM unnest(%b::uuid[], %b::int8[], %b::text[], %b::bytea[], %b::bytea[], %b::timestamptz[])
   WITH ORDINALITY AS x (id, version, topic, state, hash, at, ordinal)
 """
+APPEND = APPEND_AT.format(base="%b")
 LAST_HASHES = """
 SELECT DISTINCT ON (originator_id) originator_id, originator_version, hash
 FROM events
@@ -76,11 +77,11 @@ class NewEvents(Struct):
         self.at.append(at)
         return hash
 
-    def insert(self, connection: Connection, base: int) -> None:
-        """Append them in the open transaction whose POSITION_BASE is `base`."""
+    def columns(self) -> tuple[Column, ...]:
+        """As APPEND takes them. Raises ProgrammingError when they are too many for one transaction."""
         if len(self.ids) > MOST_EVENTS:
             raise ProgrammingError(f"{len(self.ids)} events in one transaction; at most {MOST_EVENTS} fit")
-        columns = (
+        return (
             uuids(self.ids),
             int8s(self.versions),
             texts(self.topics),
@@ -88,7 +89,10 @@ class NewEvents(Struct):
             byteas(self.hashes),
             moments(self.at),
         )
-        connection.execute(APPEND, (base, *columns), binary=True)
+
+    def insert(self, connection: Connection, base: int) -> None:
+        """Append them in the open transaction whose POSITION_BASE is `base`."""
+        connection.execute(APPEND, (base, *self.columns()), binary=True)
 
 
 class EventRecorder(ApplicationRecorder):

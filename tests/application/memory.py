@@ -52,6 +52,9 @@ class MemoryBatch:
             self._ledger.held.setdefault((job.worker, claim_id), []).append(job.id)
         return len(self._ledger.events) + len(self.recorded)
 
+    def when_placed(self, tell: Callable[[int], None]) -> None:
+        pass
+
     def expired(self, unbroken: float, count: int) -> list[Expired]:
         raise AssertionError("nothing is rescued in these tests")
 
@@ -90,6 +93,7 @@ class MemoryLedger:
         keys: Collection[IdempotencyKey] = (),
         claim: tuple[Ready, int] | None = None,
         quotas: Collection[Quota] = (),
+        new_only: bool = False,
     ) -> Iterator[MemoryBatch]:
         self.batches += 1
         batch = MemoryBatch(self)

@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 from psycopg.conninfo import conninfo_to_dict
 
-COMMIT = b"\0COMMIT\0"
-"""In the message that has the statement as text; a ledger over the proxy must not prepare its statements."""
+COMMITS = b"\0COMMIT\0", b"inserted AS ("
+"""In messages that commit, which have their statements as text: a ledger over the proxy must not prepare them."""
 IDLE = b"Z\x00\x00\x00\x05I"
 """The server's ReadyForQuery outside a transaction."""
 
@@ -82,7 +82,8 @@ class Proxy:
     def _pass_on(self, client: socket.socket, server: socket.socket, silent: threading.Event) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
-                where, self._next = (self._next, None) if COMMIT in data else (None, self._next)
+                commits = any(commit in data for commit in COMMITS)
+                where, self._next = (self._next, None) if commits else (None, self._next)
                 if where is not None:
                     self.cuts += 1
                 if where == "before COMMIT":

@@ -471,7 +471,9 @@ class TestALostAnswer:
         assert proxy.cuts == 1
         assert again == Accepted(first.job_ids, first.position, replayed=True)
 
-    def test_a_commit_that_is_still_under_way_is_waited_for(self, own: str) -> None:
+    @pytest.mark.parametrize("named", [False, True])
+    def test_a_commit_that_is_still_under_way_is_waited_for(self, own: str, *, named: bool) -> None:
+        """By the look-up of its transaction; by sending it once more, where it was a single statement."""
         with psycopg.connect(own, autocommit=True) as gate:
             gate.execute("SELECT pg_advisory_lock(77)")
             gate.execute("""
@@ -484,14 +486,14 @@ class TestALostAnswer:
             """)
             with Proxy(own) as proxy, Node(proxy.dsn, prepare=False) as node, ThreadPoolExecutor(1) as thread:
                 proxy.cut_next("in COMMIT")
-                answer = thread.submit(node.create, new_job())
-                looking = (
-                    "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_xact_status%' AND pid <> pg_backend_pid()"
-                )
-                eventually(lambda: gate.execute(looking).fetchall() and node.log.database)
+                create = with_key("under way") if named else Create([new_job()], ASKED)
+                answer = thread.submit(node.one, create)
+                looking = "query LIKE '%pg_xact_status%'" if named else "wait_event = 'transactionid'"
+                waits = f"SELECT 1 FROM pg_stat_activity WHERE {looking} AND pid <> pg_backend_pid()"
+                eventually(lambda: gate.execute(waits).fetchall())
                 assert not answer.done()
                 gate.execute("SELECT pg_advisory_unlock(77)")
-                ids = answer.result(30)
+                ids = [created(answer.result(30))]
         assert [row[:2] for row in ask(own, EVENTS, [ids])] == [(ids[0], 1)]
         assert ask(own, "SELECT id FROM jobs") == [(ids[0],)]
 
@@ -503,12 +505,16 @@ class TestTheDatabaseGone:
             terminate(node)
             assert node.say(progress(id, f"after {n}")).version == 3 + n
 
-    def test_a_connection_that_dies_within_a_batch_is_decided_again(self, node: Node) -> None:
-        once = Once(lambda: terminate(node))
-        answers = node.execute(Create([new_job(queue="torn")], ASKED), once, Create([new_job(queue="torn")], ASKED))
-        assert once.tries == 2
+    @pytest.mark.parametrize("locking", [False, True])
+    def test_a_connection_that_dies_within_a_batch_loses_nothing(self, node: Node, *, locking: bool) -> None:
+        """What locks nothing is sent again as it was decided; what does is decided again."""
+        (id,) = node.started(new_job(queue=f"torn {locking}"))
+        once = Once(lambda: terminate(node), job_ids=(id,) if locking else ())
+        queue = f"torn {locking} apart"
+        answers = node.execute(Create([new_job(queue=queue)], ASKED), once, Create([new_job(queue=queue)], ASKED))
+        assert once.tries == 1 + locking
         ids = sorted((created(answers[0]), created(answers[2])))
-        assert [row[0] for row in ask(node.dsn, "SELECT id FROM jobs WHERE queue = 'torn' ORDER BY id")] == ids
+        assert [row[0] for row in ask(node.dsn, "SELECT id FROM jobs WHERE queue = %s ORDER BY id", [queue])] == ids
 
     def test_it_is_unavailable_while_it_is_away_and_as_before_when_it_is_back(self, proxy: Proxy) -> None:
         with Node(proxy.dsn, prepare=False) as node:

@@ -337,7 +337,8 @@ class Group:
                 self._try(node, done, None, lambda: None)
 
     def _try(self, node: Node, done: Sequence[Done], accident: str | None, meanwhile: Callable[[], None]) -> None:
-        with node.ledger.batch({id for one in done for id in one.command.job_ids}) as batch:
+        new_only = accident != "drop" and all(isinstance(one.command, Create) for one in done)
+        with node.ledger.batch({id for one in done for id in one.command.job_ids}, new_only=new_only) as batch:
             started = Claim.run_all([one.command for one in done if isinstance(one.command, Claim)], batch)
             for one in done:
                 if isinstance(one.command, Claim):
