@@ -216,7 +216,9 @@ def _welcome(settings: Settings, listening: socket.socket) -> None:
     elsewhere = f" --url {url}" if url != "http://127.0.0.1:8000" else ""
     submit = f"jobledger submit visualization {example('question.txt')} --follow{elsewhere}"
     provider = "openai" if settings.openai_api_key else "offline (set OPENAI_API_KEY for OpenAI)"
-    keys = "needed: jobledger keys list" if are_there(settings) else "none yet: open to this machine only"
+    closed = are_there(settings)
+    keys = "needed: export JOBLEDGER_KEY=<yours>" if closed else "none yet: open to this machine only"
+    with_key = ' -H "Authorization: Bearer $JOBLEDGER_KEY"' if closed else ""
     print(f"jobledger listening on {url}", flush=True)
     print(
         f"""
@@ -229,10 +231,10 @@ def _welcome(settings: Settings, listening: socket.socket) -> None:
     jobledger demo{elsewhere}
     {submit}
 
-    curl -s {url}/v1/jobs -H 'Content-Type: application/json' \\
+    curl -s {url}/v1/jobs{with_key} -H 'Content-Type: application/json' \\
       -d '{{"kind": "visualization", "input": {{"question": "What is 15 % of 80?"}}}}'
-    curl -s {url}/v1/jobs
-    curl -s {url}/v1/jobs/<id>/events
+    curl -s {url}/v1/jobs{with_key}
+    curl -s {url}/v1/jobs/<id>/events{with_key}
 
   The API is described at {url}/schema/openapi.json
   Ctrl-C lets running jobs end and stops everything; kill it any other way and nothing is lost either.

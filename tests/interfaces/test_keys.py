@@ -828,6 +828,16 @@ class TestBeyondLoopback:
         assert second.url
         assert not [line for line in second.output if "jl_admin_" in line]
 
+    def test_what_to_try_next_is_said_with_the_key_that_it_needs(
+        self, start: "Start", new_database: Callable[[], str]
+    ) -> None:
+        up = start("up", "--host", "0.0.0.0", "--port", "0", DATABASE_URL=new_database())
+        up.wait_for_line("Ctrl-C lets running jobs end")
+        tried = [line for line in up.output if line.strip().startswith("curl ")]
+        assert len(tried) == 3
+        assert all('-H "Authorization: Bearer $JOBLEDGER_KEY"' in line for line in tried)
+        assert [line for line in up.output if "export JOBLEDGER_KEY=" in line]
+
     def test_it_refuses_to_start_when_all_admin_keys_are_gone(
         self, start: "Start", new_database: Callable[[], str], closed: Closed
     ) -> None:
