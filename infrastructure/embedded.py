@@ -146,6 +146,7 @@ class EmbeddedPostgres:
         with _failures_of(self._data):
             self._lock = _lock(self._data)
             try:
+                self._sockets = None
                 self._account = account_of(self._cluster)
                 programs = programs_for(self._account)
                 self._rotate_log()
@@ -156,6 +157,15 @@ class EmbeddedPostgres:
                 self.stop()
                 raise
         return self.dsn
+
+    def start_again(self) -> None:
+        """Start a server that died, at the address it had: whoever was connected finds it there.
+
+        Raises EmbeddedFailed when there can be none.
+        """
+        with _failures_of(self._data):
+            self._rotate_log()
+            self._launch(programs_for(self._account))
 
     def stop(self) -> None:
         """Shut the server down (fast, after a minute immediately) and give the folder back."""
@@ -213,8 +223,7 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + LINGERING
         while True:
             self._end_orphan()
-            self._remove_sockets()
-            self._sockets = self._create_sockets()
+            self._sockets = self._emptied(self._sockets) if self._sockets else self._create_sockets()
             options = SETTINGS | {"unix_socket_directories": self._sockets, "cluster_name": self._title()}
             arguments = [f"--{name}={value}" for name, value in options.items()]
             self._postmaster = self._spawn(programs / "postgres", self._cluster, arguments)
@@ -331,11 +340,19 @@ class EmbeddedPostgres:
 
     def _create_sockets(self) -> Path:
         """Record a folder, then make it: whenever we die, the next start knows what to remove."""
+        self._remove_sockets()
         folder = _temporary_folder(self._account) / f"{SOCKET_FOLDER}{secrets.token_hex(4)}"
         self._socket_record.write_text(str(folder))
         folder.mkdir(mode=0o700)
         self._give(folder)
         return folder
+
+    @staticmethod
+    def _emptied(sockets: Path) -> Path:
+        """The folder without what a dead server left in it, which may name a process that lives by now."""
+        for left in sockets.iterdir():
+            left.unlink()
+        return sockets
 
     def _remove_sockets(self) -> None:
         """Remove the recorded folder, unless it has become somebody else's since we died."""

@@ -71,26 +71,28 @@ class _NotAdmitted(Exception):
 def _run(
     settings: Settings, server: EmbeddedPostgres | None, listening: socket.socket, stopping: threading.Event
 ) -> None:
-    """Keep the children running, over a database that is kept running too, until told to stop."""
+    """Keep the children running, over a database that is kept running too, until told to stop.
+
+    A database that died is started again beside them: handlers go on meanwhile, and lose no attempt.
+    """
+    here = _with_database(settings, server)
+    migrate_database(here)
+    if refusal := admit(here):
+        raise _NotAdmitted(refusal)
+    children = _children(here, listening)
     welcomed = False
-    while not stopping.is_set():
-        here = _with_database(settings, server)
-        migrate_database(here)
-        if refusal := admit(here):
-            raise _NotAdmitted(refusal)
-        children = _children(here, listening)
-        try:
-            while not stopping.wait(LOOK_SECONDS) and (server is None or server.alive):
-                for child in children:
-                    child.look()
-                if not welcomed and _ready(listening):
-                    welcomed = True
-                    _welcome(here, listening)
-        finally:
-            _stop(children)
-        if server is not None and not stopping.is_set():
-            log.error("postgres.died", advice="starting it again")
-            server.stop()
+    try:
+        while not stopping.wait(LOOK_SECONDS):
+            if server is not None and not server.alive:
+                log.error("postgres.died", advice="starting it again")
+                server.start_again()
+            for child in children:
+                child.look()
+            if not welcomed and _ready(listening):
+                welcomed = True
+                _welcome(here, listening)
+    finally:
+        _stop(children)
 
 
 def _with_database(settings: Settings, server: EmbeddedPostgres | None) -> Settings:

@@ -103,16 +103,29 @@ def test_a_killed_worker_or_api_is_started_again_and_no_job_is_lost(
     assert job(url, id)["attempt"] == 2
 
 
-def test_a_killed_postgres_is_started_again_and_no_job_is_lost(
-    start: Start, wait_until: WaitUntil, children: Callable[[int, str], list[Any]], tmp_path: Path
+def test_a_killed_postgres_is_started_again_and_no_job_is_lost_nor_costs_one_an_attempt(
+    start: Start,
+    handlers: Any,
+    wait_until: WaitUntil,
+    children: Callable[[int, str], list[Any]],
+    tmp_path: Path,
 ) -> None:
-    service = up(start, tmp_path / "data")
-    url = service.url
+    """Handlers go on meanwhile, in the processes that they were in."""
+    service = up(start, tmp_path / "data", **handlers.environment)
+    url, pid = service.url, service.process.pid
     id = create(url, "nobody-handles-this")
-    (postmaster,) = [c for c in children(service.process.pid, "-D") if Path(c.cmdline()[0]).name == "postgres"]
+    running = create(url, "three-steps", heartbeat_timeout=60)
+    wait_until(lambda: "two" in handlers.calls, "the second step")
+    before = {role: [child.pid for child in children(pid, role)] for role in ("worker", "api", "projector")}
+    (postmaster,) = [c for c in children(pid, "-D") if Path(c.cmdline()[0]).name == "postgres"]
     postmaster.kill()
     wait_until(lambda: job(url, id)["status"] == "queued", "the job's status after the crash")
+    handlers.go()
+    wait_until(lambda: job(url, running)["status"] == "completed", "the running job's end")
+    assert handlers.calls == ["one", "two", "three"]
+    assert job(url, running)["attempt"] == 1
     assert create(url, "another")
+    assert {role: [child.pid for child in children(pid, role)] for role in before} == before
 
 
 def test_a_second_up_on_the_same_folder_says_so_and_leaves_the_first_alone(start: Start, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from infrastructure.embedded import AlreadyRunning, EmbeddedPostgres
 from infrastructure.programs import EmbeddedFailed
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another user")
@@ -134,6 +135,17 @@ def test_committed_rows_outlast_a_killed_postmaster(server: EmbeddedPostgres) ->
         server.stop()
         server.start()
     assert ask(server, "SELECT answer FROM killed") == 42
+
+
+def test_killed_server_is_started_again_where_it_was(server: EmbeddedPostgres) -> None:
+    write(server, "again")
+    address = server.dsn
+    with psycopg.connect(address):
+        os.kill(server.pid, signal.SIGKILL)
+        eventually(lambda: not server.alive, 30)
+        server.start_again()
+    assert (server.alive, server.dsn) == (True, address)
+    assert ask(server, "SELECT answer FROM again") == 42
 
 
 @pytest.fixture(params=["sees all", "sees titles"])
