@@ -17,6 +17,7 @@ from application.visualization import KIND as VISUALIZATION
 from application.visualization import PAGE
 from application.why import why
 from domain.refusals import Conflict
+from interfaces.console.drawn import MOST_DRAWN, around, part
 from interfaces.console.forms import as_meant
 from interfaces.console.frame import page
 from interfaces.console.timeline import draw
@@ -27,10 +28,8 @@ from interfaces.http.requests import job_id, namespace, query
 from interfaces.http.signed_links import linked, signed
 from interfaces.http.visualizations import page_path
 
-MOST_DRAWN = 500
-"""Events of a job that its timeline is drawn from, those around the version that the slider stands at."""
 MOST_EVENTS = 100
-"""Events of a job that its page tells of, likewise; the API has all."""
+"""Events of a job that its page tells of, those around the version that the slider stands at; the API has all."""
 MOST_OF_EVENT = 4_000
 """Characters of each that it shows."""
 MOST_OF_MESSAGE = 300
@@ -43,24 +42,6 @@ class JobQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """The version that the slider stands at."""
 
     at_version: Annotated[int, Meta(ge=1, le=2**53)] | None = None
-
-
-class Drawn(Struct, frozen=True):
-    """The versions that a timeline is drawn from, `half` as many as fit on either side of the one to look at."""
-
-    first: int
-    last: int
-    half: int
-
-    @property
-    def earlier(self) -> int:
-        """The version around which those before are drawn."""
-        return max(self.first - 1 - self.half, 1)
-
-    @property
-    def later(self) -> int:
-        """The version around which those after are drawn, if there are so many."""
-        return self.last + self.half
 
 
 class Travel(Struct, frozen=True):
@@ -100,7 +81,7 @@ async def show_job(request: Request[Any, Any, Any]) -> Response[Any]:
     wanted, id, seen = query(request, JobQuery), job_id(request), namespace(request)
     job = await linked(request, await service.jobs.get(id, seen))
     version = _version(job, wanted.at_version)
-    drawn = await _around(request, job, version, MOST_DRAWN)
+    drawn = part(await _around(request, job, version, MOST_DRAWN), version, job.version, job.attempt)
     told = await _around(request, job, version, MOST_EVENTS)
     return page(
         request,
@@ -111,8 +92,8 @@ async def show_job(request: Request[Any, Any, Any]) -> Response[Any]:
         most_of_event=MOST_OF_EVENT,
         most_of_message=MOST_OF_MESSAGE,
         most_at_once=MOST_AT_ONCE,
-        timeline=draw(drawn, datetime.now(UTC) if drawn[-1].version == job.version else drawn[-1].at),
-        drawn=Drawn(drawn[0].version, drawn[-1].version, MOST_DRAWN // 2),
+        timeline=draw(drawn.events, datetime.now(UTC) if drawn.last == job.version else drawn.events[-1].at),
+        drawn=drawn,
         why=await why(service.jobs, service.facts, id, seen),
         travel=await _travel(request, job, version),
         page_url=await _page_url(request, job),
@@ -130,10 +111,10 @@ def _version(job: JobView, wanted: int | None) -> int:
 
 
 async def _around(request: Request[Any, Any, Any], job: JobView, version: int, most: int) -> list[EventView]:
-    """So many events at the most, with the version among them, in the middle where there are enough."""
-    last = min(max(version + most // 2, most), job.version)
-    found: list[EventView] = await request.app.state.service.following.page(job.id, max(last - most, 0), most)
-    return [event for event in found if event.version <= last]
+    """The events of so many versions around one, at the most."""
+    wanted = around(version, job.version, most)
+    found: list[EventView] = await request.app.state.service.following.page(job.id, wanted.start - 1, most)
+    return [event for event in found if event.version in wanted]
 
 
 async def _travel(request: Request[Any, Any, Any], job: JobView, version: int) -> Travel:

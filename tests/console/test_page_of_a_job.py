@@ -4,13 +4,16 @@ from itertools import pairwise
 from typing import TypeAlias
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import FloatRect, Page, expect
 
+from interfaces.console.drawn import MOST_LANES
 from tests.console.conftest import Console, Look, tab_to
 
 Boxes: TypeAlias = dict[str, FloatRect]
 WIDE, NARROW, SCREEN = 1280, 360, 800
 """Pixels: how wide a window and a telephone are, and how high that is."""
+ATTEMPTS = 300
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +102,56 @@ def test_a_job_without_a_result_begins_with_its_timeline(console: Console, look:
     assert "result" not in cards
     assert cards["timeline"]["y"] == cards["facts"]["y"]
     assert beside(cards["timeline"], cards["facts"])
+
+
+class TestAJobOfManyAttempts:
+    @pytest.fixture(scope="class")
+    def stubborn(self, console: Console) -> str:
+        """A job that failed again and again, and runs once more."""
+        id = console.create(queue="stubborn", max_attempts=ATTEMPTS)
+        error = {"type": "ScaleBroken", "message": "it shows 7 kg for nothing"}
+        for attempt in range(1, ATTEMPTS):
+            console.claim("stubborn")
+            console.report(id, "failed", attempt=attempt, error=error, retry_in=0)
+        console.claim("stubborn")
+        return id
+
+    @pytest.mark.parametrize("width", [WIDE, NARROW])
+    def test_its_timeline_shows_the_newest_and_leads_to_the_earlier_ones(
+        self, console: Console, look: Look, stubborn: str, width: int
+    ) -> None:
+        page = look(f"{console.url}/jobs/{stubborn}", width=width)
+        timeline, lanes = page.locator("#timeline"), page.locator("svg.timeline .lane")
+        newest = 2 * ATTEMPTS  # its version: created, then a start and an end of each attempt, but for the last
+        expect(lanes).to_have_count(1 + MOST_LANES)  # and the lane of those who asked
+        expect(lanes.last).to_contain_text(f"attempt {ATTEMPTS} · running")
+        text = f"Drawn from events {newest - 38} to {newest} of {newest}: attempts 281 to 300, after 280 earlier ones."
+        expect(timeline).to_contain_text(text)
+        assert boxes(page)["timeline"]["height"] < 1_400
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        page.get_by_role("link", name="Earlier", exact=True).click()
+        expect(timeline).to_contain_text("attempts 261 to 280, after 260 earlier and before 20 later ones.")
+        expect(timeline).to_be_in_viewport()
+        page.get_by_role("link", name="Later", exact=True).click()
+        expect(timeline).to_contain_text(text)
+        expect(page.get_by_role("link", name="Later", exact=True)).to_have_count(0)
+
+    def test_the_ways_lead_through_all_and_every_page_is_small(
+        self, console: Console, look: Look, stubborn: str
+    ) -> None:
+        page = look(f"{console.url}/jobs/{stubborn}?at_version=1")
+        lanes, found = page.locator("svg.timeline .lane"), list[str]()
+        for begin in range(1, ATTEMPTS, MOST_LANES):
+            expect(lanes.nth(1)).to_contain_text(f"attempt {begin} ")
+            expect(lanes).to_have_count(1 + MOST_LANES)
+            found += lanes.all_text_contents()[1:]
+            assert len(console.http.get(page.url).content) < 200_000
+            if begin + MOST_LANES <= ATTEMPTS:
+                page.get_by_role("link", name="Later", exact=True).click()
+        assert [text.split(" ·")[0] for text in found] == [f"attempt {n}" for n in range(1, ATTEMPTS + 1)]
+
+    def test_axe_finds_nothing_on_it(self, console: Console, look: Look, stubborn: str) -> None:
+        page = look(f"{console.url}/jobs/{stubborn}?at_version=300", width=NARROW)
+        expect(page.locator("#timeline")).to_contain_text("earlier and before")
+        results = Axe().run(page)
+        assert not results.violations_count, results.generate_report()
