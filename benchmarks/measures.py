@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -156,12 +156,7 @@ class Measures(Bench):
         """No-op jobs claimed, started, run and completed by one and two worker processes."""
         for count in (1, 2):
             database = self.database()
-            log = Log(database)
-            bulk_create(PostgresLedger(log, lambda _: None), self._jobs, kind="noop", queue="default")
-            log.close()
-            with psycopg.connect(database, autocommit=True) as connection:
-                connection.execute("VACUUM ANALYZE jobs, events")
-                connection.execute(BY_INDEX)
+            with self._waiting(database) as connection:
                 written, postgres = wal(connection), postgres_cpu(connection)
                 with self.processes(database, ["worker", "--concurrency", "2000"], count) as workers:
                     wait_for(connection, "SELECT EXISTS (SELECT FROM leases)")
@@ -180,16 +175,15 @@ class Measures(Bench):
     def remote_worker(self) -> None:
         """The same no-op jobs by one worker process over HTTP, and the server that it asks."""
         database = self.database()
-        log = Log(database)
-        bulk_create(PostgresLedger(log, lambda _: None), self._jobs, kind="noop", queue="default")
-        log.close()
-        with psycopg.connect(database, autocommit=True) as connection, self.api(database) as url:
-            connection.execute("VACUUM ANALYZE jobs, events")
-            with self.processes(database, ["worker", "--url", url, "--concurrency", "2000"], 1):
-                wait_for(connection, "SELECT EXISTS (SELECT FROM leases)")
-                begun, before = time.perf_counter(), completed(connection)
-                wait_for(connection, IDLE)
-                took, done = time.perf_counter() - begun, completed(connection) - before
+        with (
+            self._waiting(database) as connection,
+            self.api(database) as url,
+            self.processes(database, ["worker", "--url", url, "--concurrency", "2000"], 1),
+        ):
+            wait_for(connection, "SELECT EXISTS (SELECT FROM leases)")
+            begun, before = time.perf_counter(), completed(connection)
+            wait_for(connection, IDLE)
+            took, done = time.perf_counter() - begun, completed(connection) - before
         self.note("processed by 1 worker process over HTTP, jobs/s", done / took)
 
     def single_creates(self) -> None:
@@ -300,17 +294,25 @@ class Measures(Bench):
 
     def _processed(self, address: str) -> float:
         """How many jobs a second one worker process does."""
+        with (
+            self._waiting(address) as connection,
+            self.processes(address, ["worker", "--concurrency", "2000"], 1),
+        ):
+            wait_for(connection, "SELECT EXISTS (SELECT FROM leases)")
+            begun, before = time.perf_counter(), left(connection)
+            wait_for(connection, IDLE)
+            return before / (time.perf_counter() - begun)
+
+    @contextmanager
+    def _waiting(self, address: str) -> Iterator[psycopg.Connection]:
+        """No-op jobs that wait for a worker, and a connection by which to count them."""
         log = Log(address)
         bulk_create(PostgresLedger(log, lambda _: None), self._jobs, kind="noop", queue="default")
         log.close()
         with psycopg.connect(address, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE jobs, events")
             connection.execute(BY_INDEX)
-            with self.processes(address, ["worker", "--concurrency", "2000"], 1):
-                wait_for(connection, "SELECT EXISTS (SELECT FROM leases)")
-                begun, before = time.perf_counter(), left(connection)
-                wait_for(connection, IDLE)
-                return before / (time.perf_counter() - begun)
+            yield connection
 
     def visualization(self) -> None:
         """Questions one after the other, offline: from their creation until the page is checked and shown."""
