@@ -10,6 +10,8 @@ from uuid import UUID
 
 ANY = "*"
 """Anything may have happened: too much to name, or nobody was listening for a while."""
+JOBS = "jobs"
+"""Any job may have moved: too many to name did. Nothing came to wait that is not named."""
 SOON = "soon"
 """A job came to wait for a moment that is near."""
 LOG = "log"
@@ -22,6 +24,10 @@ def queue_topic(queue: str) -> str:
 
 def job_topic(job_id: UUID) -> str:
     return f"job/{job_id.hex}"
+
+
+def is_of_job(topic: str) -> bool:
+    return topic.startswith("job/")
 
 
 class Listening(Protocol):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from application.news import ANY, LOG
+from application.news import ANY, JOBS, LOG, is_of_job
 
 
 class _Ear:
@@ -53,6 +53,8 @@ class LocalNews:
     def _tell(self, topics: Collection[str]) -> None:
         if ANY in topics:
             topics = list(self._ears)
+        elif JOBS in topics:
+            topics = {*topics, *filter(is_of_job, self._ears)}
         for topic in (*topics, LOG):
             for ear in self._ears.get(topic, ()):
                 ear.tell()

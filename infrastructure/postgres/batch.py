@@ -11,7 +11,7 @@ from psycopg import Connection, Cursor
 from application.errors import Conflicted
 from application.jobs import absent
 from application.ledger import Answered, Expired, IdempotencyKey, Quota, Ready
-from application.news import ANY, SOON, job_topic, queue_topic
+from application.news import JOBS, SOON, job_topic, queue_topic
 from domain.events import Event, Progressed
 from domain.ids import job_ids
 from domain.job import Job, evolve
@@ -285,7 +285,7 @@ class PostgresBatch:
             told.add(SOON)
         moved = [job.id for job in jobs if job.version > 1]
         if len(moved) > MOST_NAMED:
-            return {*told, ANY}
+            return {*told, JOBS}
         return told | {job_topic(id) for id in moved}
 
 

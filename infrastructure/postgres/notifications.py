@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from itertools import filterfalse
 
 import psycopg
 import structlog
@@ -11,7 +12,7 @@ from msgspec.json import decode, encode
 from psycopg import Connection
 
 from application.errors import Unavailable
-from application.news import ANY
+from application.news import ANY, JOBS, is_of_job
 from infrastructure.postgres.database import Database
 
 log = structlog.get_logger()
@@ -20,7 +21,7 @@ MOST_TOPICS = 150
 """In one message; Postgres takes 8 000 bytes, and the longest topic of ours has about 50, rarely more."""
 LONGEST_PAYLOAD = 7_900
 MOST_MESSAGES = 8
-"""At a time; what does not fit is told as ANY."""
+"""At a time; what does not fit is told as JOBS, or as ANY."""
 # News is not durable, so its commit waits for no disk.
 NOTIFY = """
 SELECT pg_notify(%s, payload)
@@ -111,6 +112,8 @@ class Listener:
 
 
 def _payloads(topics: set[str]) -> list[str]:
+    if JOBS in topics or len(topics) > MOST_TOPICS * MOST_MESSAGES:
+        topics = {JOBS, *filterfalse(is_of_job, topics)}
     if ANY in topics or len(topics) > MOST_TOPICS * MOST_MESSAGES:
         return [f'["{ANY}"]']
     ordered = sorted(topics)

@@ -21,6 +21,7 @@ from application.commands import Command
 from application.errors import IdempotencyMismatch, Invalid, Unavailable, UnreadableStream
 from application.jobs import Accepted, Asked, Cancel, Create, JobView, NewJob, Requeue, Retry
 from application.ledger import Batch, Expired, IdempotencyKey, Ready
+from application.news import JOBS, job_topic, queue_topic
 from application.reports import (
     ArtifactReport,
     CancelReport,
@@ -38,6 +39,7 @@ from domain.audit import GENESIS, chain
 from domain.events import Artifact, Event, Progressed
 from domain.job import Cause, Job
 from domain.refusals import Conflict, LeaseLost
+from infrastructure.postgres.batch import MOST_NAMED
 from infrastructure.postgres.mapper import JobEvent
 from infrastructure.postgres.ready import Found, ReadyJobs
 from tests.infrastructure.nodes import ASKED, PATIENCE, Node, ask, migrated, new_job
@@ -118,6 +120,22 @@ class TestTheViewIsTheFold:
                 previous, follows = chain(previous, id, version, topic, state), version
                 assert hash == previous
                 assert msgspec.json.decode(state)["type"] == topic
+
+
+class TestNews:
+    def test_who_waits_for_work_hears_only_of_work(self, node: Node) -> None:
+        """Also when the jobs that moved are too many to name; each idle worker would look for work, again and again."""
+        queue = "news"
+        ids = node.started(*[new_job(queue=queue) for _ in range(MOST_NAMED + 3)])
+        assert node.told[-2:] == [{queue_topic(queue)}, {JOBS}]
+        done = [Say(report=CompletionReport(job_id=id, attempt=1), worker="w1") for id in ids]
+        node.execute(*done[:2])
+        assert node.told[-1] == {job_topic(id) for id in ids[:2]}
+        node.execute(*[Requeue(job_id=id, reason="again", asked=ASKED) for id in ids[:2]])
+        assert node.told[-1] == {queue_topic(queue), *map(job_topic, ids[:2])}
+        released = [ReleaseReport(job_id=id, attempt=1, reason="later") for id in ids[2:]]
+        node.execute(*[Say(report=report, worker="w1") for report in released])
+        assert node.told[-1] == {queue_topic(queue), JOBS}
 
 
 class TestPositions:

@@ -7,7 +7,7 @@ import structlog
 from psycopg import Connection
 from structlog.testing import capture_logs
 
-from application.news import ANY, job_topic, queue_topic
+from application.news import ANY, JOBS, job_topic, queue_topic
 from domain.ids import job_ids
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.notifications import CHANNEL, MOST_MESSAGES, MOST_TOPICS, Listener, Notifier
@@ -86,6 +86,13 @@ def test_what_is_too_much_to_name_is_told_as_anything(ear: Ear, notifier: Notifi
     notifier.tell(topics)
     eventually(lambda: ear.heard)
     assert ear.topics() == {ANY}
+
+
+def test_jobs_that_are_too_many_to_name_leave_the_names_of_queues(ear: Ear, notifier: Notifier, dsn: str) -> None:
+    (at,) = ask(dsn, "SELECT now()")[0]
+    notifier.tell({queue_topic("default"), *map(job_topic, job_ids(MOST_TOPICS * MOST_MESSAGES, at))})
+    eventually(lambda: ear.heard)
+    assert ear.topics() == {queue_topic("default"), JOBS}
 
 
 def test_a_message_nobody_understands_counts_as_anything(ear: Ear, dsn: str) -> None:
