@@ -47,7 +47,7 @@ def test_a_worker_takes_jobs_of_the_queues_it_is_told_to(
     assert job(server.url, left)["status"] == "queued"
     queues = httpx2.get(f"{server.url}/v1/queues", timeout=30).json()["items"]
     assert [queue["name"] for queue in queues if queue["ready"]] == ["default"]
-    httpx2.delete(f"{server.url}/v1/jobs/{left}?reason=left", timeout=30).raise_for_status()
+    httpx2.post(f"{server.url}/v1/jobs/{left}/cancellations", json={"reason": "left"}, timeout=30).raise_for_status()
 
 
 def test_kill_9_of_the_server_costs_no_attempt_and_no_step(
