@@ -87,6 +87,18 @@ class Unavailable(ApplicationError):
         self.retry_after = retry_after
 
 
+class UnreadableAddress(ApplicationError):
+    """An address of the database that is none. It is not repeated, nor what its parser says: a password is in it."""
+
+    code = "internal"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "DATABASE_URL, or one beside it, cannot be read as an address of PostgreSQL, such as "
+            "postgresql://user:password@host:5432/name; in a password, write % as %25, @ as %40, : as %3A and / as %2F"
+        )
+
+
 class StoreUnavailable(ApplicationError):
     """The place where artifacts are kept does not take or give a content now."""
 

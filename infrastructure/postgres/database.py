@@ -1,5 +1,6 @@
 """Connections to Postgres: one straight way to get a healthy one, and errors in the application's words."""
 
+import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from psycopg import Connection, sql
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from application.errors import Unavailable
+from application.errors import Unavailable, UnreadableAddress
 from infrastructure.postgres.columns import Column, ColumnDumper
 
 SESSION = "SET idle_in_transaction_session_timeout = '10s'"
@@ -86,7 +87,10 @@ class Database:
         the first few jobs of a lane, would be of the whole lane.
 
         `patience`: seconds that a statement may take, on the server and until its answer is here.
+
+        Raises UnreadableAddress.
         """
+        _check(dsn)
         self._dsn = dsn
         self._prepare = prepare
         self._by_index = by_index
@@ -212,3 +216,17 @@ class Database:
 def cannot_serve(error: psycopg.Error) -> bool:
     """Whether the server refused for what it is in, and will do the same later."""
     return (error.sqlstate or "")[:2] in CANNOT_SERVE
+
+
+def _check(dsn: str) -> None:
+    """An @ or a letter where libpq sees host and port is of a password that was not written for an address.
+
+    A host that begins with an @ is an abstract socket.
+    """
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        raise UnreadableAddress from None
+    hosts, ports = str(parts.get("host") or ""), str(parts.get("port") or "")
+    if any("@" in host[1:] for host in hosts.split(",")) or not re.fullmatch("[0-9, ]*", ports):
+        raise UnreadableAddress

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from application.errors import ApplicationError, Unavailable
+from application.errors import ApplicationError, Unavailable, UnreadableAddress
 from application.keys import ROLES
 from domain.refusals import Refused
 from interfaces.cli.causes import with_cause
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Unavailable as away:
         print(f"jobledger: {with_cause(away)}", file=sys.stderr)
         sys.exit(UNREACHABLE)
+    except UnreadableAddress as unreadable:
+        print(f"jobledger: {unreadable}", file=sys.stderr)
+        sys.exit(USAGE)
     except (ApplicationError, Refused) as refused:
         print(f"jobledger: {refused}", file=sys.stderr)
         sys.exit(REFUSED)

@@ -1,6 +1,7 @@
 """`jobledger check` says what is configured and whether it works, spends nothing and shows no key."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -119,6 +120,33 @@ def test_why_a_database_is_not_reached_is_said(dsn: str, tmp_path: Path) -> None
     assert done.returncode == 3
     assert "the database does not answer" in done.stderr
     assert 'role "nobody_of_ours" does not exist' in done.stderr
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "nonsense",
+        "postgresql://u:sec%ret@db/x",
+        "postgresql://u:sec@ret@db/x",
+        "postgresql://u:sec/ret@db/x",
+        "postgresql://u:secret@[db/x",
+        "postgresql://u:secret@db/x?foo=1",
+    ],
+)
+@pytest.mark.parametrize("command", [["migrate"], ["keys", "list"], ["up", "--port", "0"]], ids=lambda given: given[0])
+def test_an_address_that_is_none_is_refused_and_not_repeated(command: list[str], address: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "interfaces.cli.main", *command],
+        env={"DATABASE_URL": address, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("jobledger: DATABASE_URL, or one beside it, cannot be read")
+    assert not re.search("sec|ret|nonsense|Traceback", done.stderr)
 
 
 def test_places_that_cannot_be_written_to_are_wrong(check: Check, tmp_path: Path) -> None:
