@@ -57,7 +57,6 @@ async def create_visualization(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
     question = await _question(request)
     body = encode(question)
-    check_size(body, "question")
     new = NewJob(kind=KIND, input=Raw(body), heartbeat_timeout=HEARTBEAT_SECONDS)
     jobs: Jobs = request.app.state.service.jobs
     return await answer_job(request, await jobs.create([new], asked(request, body)))
@@ -124,10 +123,15 @@ def _read(json: Raw | None, type: type[T]) -> T | None:
 
 
 async def _question(request: Request[Any, Any, Any]) -> Question:
-    """The question, sent as JSON or as a file of text. Raises Invalid, or a problem for another media type."""
+    """The question, sent as JSON or as a file of text. Raises Invalid, or a problem for another media type.
+
+    A file may have 256 KiB itself: as JSON, with its quotes and line breaks escaped, it is longer than that.
+    """
     if (header(request, "Content-Type") or "").lower().startswith("multipart/form-data"):
         return await _uploaded(request)
-    return await json_body(request, Question)
+    question = await json_body(request, Question)
+    check_size(encode(question), "question")
+    return question
 
 
 async def _uploaded(request: Request[Any, Any, Any]) -> Question:

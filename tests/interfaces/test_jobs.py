@@ -188,6 +188,14 @@ def test_the_options_of_an_uploaded_question_are_read(service: "Service") -> Non
     assert {name: shown[name] for name in asked} == asked
 
 
+@pytest.mark.parametrize("line", ["x" * 15 + "\n", '"What?"\n'], ids=["long lines", "quotes and short lines"])
+def test_a_file_may_have_all_of_256_kibibytes(service: "Service", line: str) -> None:
+    text = (line * (256 * 1024))[: 256 * 1024 - 1] + "x"
+    answer = service.http.post("/v1/visualizations", files={"file": ("q.txt", text.encode())})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["input"]["question"] == text
+
+
 def test_a_batch_with_a_key_is_created_once(service: "Service") -> None:
     body = {"jobs": [{"kind": "test", "input": n} for n in range(3)]}
     headers = {"idempotency-key": uuid4().hex}
