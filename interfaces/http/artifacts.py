@@ -22,7 +22,17 @@ from interfaces.http.answers import JSON
 from interfaces.http.guard import READER, WORKER, caller_of
 from interfaces.http.jobs import NoQuery
 from interfaces.http.problems import HTTPProblem
-from interfaces.http.requests import attempt, header, header_list, job_id, key_actor, namespace, query, trace
+from interfaces.http.requests import (
+    attempt,
+    check_plain,
+    header,
+    header_list,
+    job_id,
+    key_actor,
+    namespace,
+    query,
+    trace,
+)
 from interfaces.http.signed_links import LinkQuery, artifact_path, check_link, linked, linked_file
 from interfaces.http.streams import begun
 
@@ -79,8 +89,7 @@ async def put_artifact(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The upload keeps the attempt's lease alive for as long as its bytes move."""
     wanted, id, number = query(request, UploadQuery), job_id(request), attempt(request)
     name, sha256 = checked_name(_name(request)), _digest(request)
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise HTTPProblem("unsupported-media-type", "send the file as it is, without a Content-Encoding")
+    check_plain(request)
     if "content-range" in request.headers:
         raise Invalid(FieldError("Content-Range", "is not taken: send the whole file"))
     artifacts: Artifacts = request.app.state.service.artifacts

@@ -96,6 +96,7 @@ async def raw_body(request: Request[Any, Any, Any]) -> bytes:
 
 async def sent_body(request: Request[Any, Any, Any]) -> bytes:
     """The body, when it says that it is JSON."""
+    check_plain(request)
     media_type = header(request, "Content-Type")
     if media_type is None:
         media_type = "application/json"
@@ -103,6 +104,13 @@ async def sent_body(request: Request[Any, Any, Any]) -> bytes:
         raise HTTPProblem("unsupported-media-type", f"the body is {media_type!r}; send application/json")
     async with Arriving():
         return await request.body()
+
+
+def check_plain(request: Request[Any, Any, Any]) -> None:
+    """Raises a problem for a body that was packed (RFC 9110, 8.4): nothing is unpacked here."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        told = "send the body as it is, without a Content-Encoding"
+        raise HTTPProblem("unsupported-media-type", told, {"Accept-Encoding": "identity"})
 
 
 def header(request: Request[Any, Any, Any], name: str) -> str | None:

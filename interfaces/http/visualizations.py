@@ -25,7 +25,7 @@ from interfaces.http.artifacts import UNTRUSTED, send
 from interfaces.http.guard import CLIENT, READER
 from interfaces.http.jobs import NoQuery, answer_job
 from interfaces.http.problems import HTTPProblem
-from interfaces.http.requests import BODY, Arriving, asked, header, job_id, json_body, namespace, query
+from interfaces.http.requests import BODY, Arriving, asked, check_plain, header, job_id, json_body, namespace, query
 from interfaces.http.signed_links import LinkQuery, check_link, signed
 
 T = TypeVar("T")
@@ -135,6 +135,7 @@ async def _question(request: Request[Any, Any, Any]) -> Question:
 
 
 async def _uploaded(request: Request[Any, Any, Any]) -> Question:
+    check_plain(request)
     try:
         async with Arriving():
             parts = list((await request.form()).multi_items())

@@ -1,5 +1,6 @@
 """Bad input: each gets its own problem, nothing is recorded, and the server is as before."""
 
+import gzip
 import itertools
 import json
 import socket
@@ -382,6 +383,16 @@ def test_a_batch_over_32_mebibytes_is_too_large(service: "Service", send: "Send"
 
 def test_a_length_that_is_announced_but_too_large_is_refused_before_it_is_sent(service: "Service") -> None:
     assert b" 413 " in exchange(service, request("POST /v1/jobs", "Content-Length: 99999999999"))
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/batch", "/v1/reports", "/v1/claims", "/v1/visualizations"])
+def test_a_packed_body_is_no_media_type_of_ours(service: "Service", path: str) -> None:
+    """It would be told that it is no JSON, or as JSON be taken for what it does not say it is."""
+    for media_type in ("application/json", MULTIPART) if path == "/v1/visualizations" else ("application/json",):
+        headers = {"content-type": media_type, "content-encoding": "gzip"}
+        answer = service.http.post(path, content=gzip.compress(b"{}"), headers=headers)
+        assert "Content-Encoding" in service.problem(answer, 415, "unsupported-media-type")["detail"]
+        assert answer.headers["accept-encoding"] == "identity"
 
 
 def test_an_input_over_256_kibibytes_is_too_large(service: "Service", send: "Send") -> None:
