@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.console.conftest import Console, Look
 from tests.waiting import eventually
@@ -164,6 +164,21 @@ def test_what_happens_while_the_server_of_a_page_is_dead_is_shown_once(
     expect(told).to_have_text(["job.completed", *["job.progressed"] * 7, "job.started", "job.created"])
     expect(log.locator(".row.event a")).to_have_text([re.compile(f" v{n}$") for n in range(10, 0, -1)])
     other.http.close()
+
+
+def test_a_slider_that_was_moved_before_its_script_was_there_travels_all_the_same(console: Console, look: Look) -> None:
+    id = console.create(queue="early")
+    console.claim("early")
+    page = look(f"{console.url}/jobs")
+    script: list[Route] = []
+    page.route("**/travel.js*", lambda route: script.append(route))
+    with page.expect_request("**/travel.js*"):
+        page.goto(f"{console.url}/jobs/{id}", wait_until="commit")
+    page.get_by_role("slider", name="Version").fill("1")
+    expect(page.locator("#travel .badge")).to_have_text("running")
+    eventually(lambda: page.evaluate("1") and script)
+    script[0].continue_()
+    expect(page.locator("#travel .badge")).to_have_text("queued")
 
 
 def test_the_slider_travels_through_the_versions(console: Console, look: Look) -> None:

@@ -27,4 +27,6 @@ export function travel() {
     if (newest) slider.value = slider.max;
     say();
   });
+  // Somebody was quicker than this script.
+  if (slider.value !== slider.defaultValue) slider.dispatchEvent(new Event("input"));
 }
