@@ -87,10 +87,14 @@ class Unavailable(ApplicationError):
         self.retry_after = retry_after
 
 
-class UnreadableAddress(ApplicationError):
-    """An address of the database that is none. It is not repeated, nor what its parser says: a password is in it."""
+class WrongSetting(ApplicationError):
+    """A setting that nothing can be done with; the text says which, and what to write instead."""
 
     code = "internal"
+
+
+class UnreadableAddress(WrongSetting):
+    """An address of the database that is none. It is not repeated, nor what its parser says: a password is in it."""
 
     def __init__(self) -> None:
         super().__init__(

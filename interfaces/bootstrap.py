@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +27,7 @@ from application.bulk import QUEUE as BULK_QUEUE
 from application.bulk import bulk_handler
 from application.claimers import Claimers
 from application.claims import Claim, ClaimedJob, Claims, Via
-from application.errors import ApplicationError
+from application.errors import ApplicationError, WrongSetting
 from application.following import Following
 from application.handlers import Handler, handler_for, registry
 from application.jobs import READ_PATIENCE, Jobs
@@ -346,8 +347,8 @@ def _worker_name() -> str:
 
 
 def handlers(settings: Settings) -> dict[str, Handler]:
-    """The built-in kinds, and those of the user's modules and of installed packages, which win."""
-    sys.path.append(str(Path.cwd()))
+    """The built-in kinds, and those of the user's modules and of installed packages, which win. Raises WrongSetting."""
+    require_modules(settings)
     for module in settings.handler_modules:
         importlib.import_module(module)
     for entry_point in entry_points(group="jobledger.handlers"):
@@ -356,6 +357,23 @@ def handlers(settings: Settings) -> dict[str, Handler]:
     visualize = handler_for(VISUALIZATION, visualization_handler(model, browser))
     present = presentation_handler({"local": handler_for(PRESENTATION, render), "elai": elai_renderer(settings)})
     return {VISUALIZATION: visualize, PRESENTATION: present, **registry}
+
+
+def require_modules(settings: Settings) -> None:
+    """Raises WrongSetting for a module of handlers that is not there; what is missing inside one is told as it is."""
+    sys.path.append(str(Path.cwd()))
+    for module in settings.handler_modules:
+        try:
+            there = find_spec(module) is not None
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise
+            there = False
+        if not there:
+            raise WrongSetting(
+                f"JOBLEDGER_HANDLERS names {module!r}, and there is no such module in {Path.cwd()}, nor where Python "
+                "looks; name modules as they are imported, without .py"
+            )
 
 
 def elai_renderer(settings: Settings) -> Handler:

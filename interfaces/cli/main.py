@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from application.errors import ApplicationError, Unavailable, UnreadableAddress
+from application.errors import ApplicationError, Unavailable, WrongSetting
 from application.keys import ROLES
 from domain.refusals import Refused
 from interfaces.cli.causes import with_cause
@@ -17,6 +17,7 @@ from interfaces.cli.questions import add_questions
 from interfaces.settings import Settings, load
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+LONGEST_SECONDS = 86_400
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Unavailable as away:
         print(f"jobledger: {with_cause(away)}", file=sys.stderr)
         sys.exit(UNREACHABLE)
-    except UnreadableAddress as unreadable:
-        print(f"jobledger: {unreadable}", file=sys.stderr)
+    except WrongSetting as wrong:
+        print(f"jobledger: {wrong}", file=sys.stderr)
         sys.exit(USAGE)
     except (ApplicationError, Refused) as refused:
         print(f"jobledger: {refused}", file=sys.stderr)
@@ -66,10 +67,10 @@ def parser() -> argparse.ArgumentParser:
     where = "work over HTTP at this service, without a database (JOBLEDGER_URL, if DATABASE_URL is not set)"
     worker.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help=where)
     _working(worker)
-    worker.add_argument("--grace", type=float, default=20.0, metavar="S", help="seconds to end running jobs (20)")
+    worker.add_argument("--grace", type=_seconds, default=20.0, metavar="S", help="seconds to end running jobs (20)")
     worker.add_argument(
         "--concurrency",
-        type=int,
+        type=_count,
         default=100,
         metavar="N",
         help="jobs to run at a time (100); of plain handlers, beside these, one per core at most",
@@ -102,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("--priority", type=int, default=None, help="-100..100, higher goes first (0)")
     submit.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help="the service (http://127.0.0.1:8000)")
     patience = "seconds to go on asking while the service is away (30)"
-    submit.add_argument("--patience", type=float, default=30.0, metavar="S", help=patience)
+    submit.add_argument("--patience", type=_seconds, default=30.0, metavar="S", help=patience)
     submit.set_defaults(command=_submit)
 
     demo = commands.add_parser("demo", help="turn a question into a page and a deck into a video")
@@ -243,6 +244,23 @@ def _data(parser: argparse.ArgumentParser, default: str | None = None) -> None:
 def _anchoring(parser: argparse.ArgumentParser) -> None:
     where = "also write every signed checkpoint to this folder or bucket (s3://bucket/prefix)"
     parser.add_argument("--anchor", dest="JOBLEDGER_ANCHOR", metavar="PLACE", help=where)
+
+
+def _count(given: str) -> int:
+    if not given.isdecimal() or int(given) < 1:
+        raise argparse.ArgumentTypeError(f"{given!r} is no number from 1 on")
+    return int(given)
+
+
+def _seconds(given: str) -> float:
+    """Up to a day."""
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{given!r} is no number of seconds from 0 to {LONGEST_SECONDS}")
+    return seconds
 
 
 def _rate(given: str) -> float:

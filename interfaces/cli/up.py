@@ -22,6 +22,7 @@ from interfaces.bootstrap import (
     configure_logs,
     embedded,
     migrate_database,
+    require_modules,
     traces_endpoint,
 )
 from interfaces.cli.examples import example
@@ -40,7 +41,8 @@ LOOK_SECONDS = 0.2
 def up(settings: Settings) -> int:
     """Run everything until Ctrl-C or SIGTERM, then drain it and stop it in order."""
     configure_logs(settings.log)
-    traces_endpoint()  # refuses here, once, what its children would refuse again and again
+    traces_endpoint()  # these refuse here, once, what its children would refuse again and again
+    require_modules(settings)
     try:
         listening = bind(settings)
     except OSError as error:

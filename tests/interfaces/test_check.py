@@ -108,15 +108,7 @@ def test_a_database_that_answers_is_told_from_one_that_does_not(
 
 
 def test_why_a_database_is_not_reached_is_said(dsn: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "interfaces.cli.main", "migrate"],
-        env={"DATABASE_URL": make_conninfo(dsn, user="nobody_of_ours"), "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = ended(tmp_path, ["migrate"], DATABASE_URL=make_conninfo(dsn, user="nobody_of_ours"))
     assert done.returncode == 3
     assert "the database does not answer" in done.stderr
     assert 'role "nobody_of_ours" does not exist' in done.stderr
@@ -135,18 +127,51 @@ def test_why_a_database_is_not_reached_is_said(dsn: str, tmp_path: Path) -> None
 )
 @pytest.mark.parametrize("command", [["migrate"], ["keys", "list"], ["up", "--port", "0"]], ids=lambda given: given[0])
 def test_an_address_that_is_none_is_refused_and_not_repeated(command: list[str], address: str, tmp_path: Path) -> None:
-    done = subprocess.run(
+    done = ended(tmp_path, command, DATABASE_URL=address)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("jobledger: DATABASE_URL, or one beside it, cannot be read")
+    assert not re.search("sec|ret|nonsense|Traceback", done.stderr)
+
+
+@pytest.mark.parametrize("command", [["worker"], ["up", "--port", "0"]], ids=lambda given: given[0])
+@pytest.mark.parametrize("module", ["nowhere", "shop.py", "nowhere.handlers"])
+def test_handlers_that_are_not_there_are_refused_by_name(command: list[str], module: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").touch()
+    done = ended(tmp_path, command, JOBLEDGER_URL="http://127.0.0.1:9", JOBLEDGER_HANDLERS=f"shop,{module}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"jobledger: JOBLEDGER_HANDLERS names {module!r}, and there is no such module in")
+
+
+def test_what_handlers_lack_themselves_is_told_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("import nowhere")
+    done = ended(tmp_path, ["worker"], JOBLEDGER_URL="http://127.0.0.1:9", JOBLEDGER_HANDLERS="shop")
+    assert done.returncode == 1
+    assert "shop.py" in done.stderr
+    assert "No module named 'nowhere'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--concurrency", "0"), ("--concurrency", "-1"), ("--grace", "-1"), ("--grace", "nan"), ("--grace", "1e9")],
+    ids=" ".join,
+)
+def test_numbers_that_no_worker_can_have_are_wrong_usage(flags: tuple[str, str], tmp_path: Path) -> None:
+    done = ended(tmp_path, ["worker", *flags], JOBLEDGER_URL="http://127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"argument {flags[0]}: {flags[1]!r} is no number" in done.stderr
+
+
+def ended(folder: Path, command: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A command that ends by itself, in a folder of the test's own."""
+    return subprocess.run(
         [sys.executable, "-m", "interfaces.cli.main", *command],
-        env={"DATABASE_URL": address, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
-        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), **environment},
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("jobledger: DATABASE_URL, or one beside it, cannot be read")
-    assert not re.search("sec|ret|nonsense|Traceback", done.stderr)
 
 
 def test_places_that_cannot_be_written_to_are_wrong(check: Check, tmp_path: Path) -> None:
