@@ -15,6 +15,13 @@ from tests.infrastructure.views import UNHEARD_OF, append_by_hand
 from tests.waiting import eventually
 
 NARROW = 360
+TIGHT = """all => all.filter((part) => {
+    const text = document.createRange();
+    text.selectNodeContents(part);
+    const room = part.getBoundingClientRect().right - parseFloat(getComputedStyle(part).paddingRight);
+    return part.checkVisibility() && text.getBoundingClientRect().right > room + 1;
+}).map((part) => part.textContent)"""
+"""Those among elements whose text needs more room than they have."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +88,8 @@ def test_every_page_fits_a_telephone_and_asks_for_nothing_outside(
         if (width := page.evaluate("document.documentElement.scrollWidth")) != NARROW:
             wide[path] = width
         whole = "all => all.filter((part) => part.getClientRects().length > 1).map((part) => part.textContent)"
-        if parts := page.locator("time, .short").evaluate_all(whole):
+        parts = page.locator("time, .short").evaluate_all(whole) + page.locator("button, .badge").evaluate_all(TIGHT)
+        if parts:
             broken[path] = parts
     assert (wide, broken) == ({}, {})
 
@@ -280,6 +288,17 @@ def test_the_log_is_followed_filtered_and_paused(console: Console, look: Look) -
     expect(rows).to_have_count(2)
     rows.last.get_by_role("link").click()
     expect(page).to_have_url(f"{console.url}/jobs/{id}?at_version=1")
+
+
+def test_the_columns_of_the_log_stand_one_below_the_other(console: Console, look: Look) -> None:
+    id = console.create(kind="columns", queue="columns")
+    console.claim("columns")
+    console.http.post(f"/v1/jobs/{id}/cancellations", json={"reason": "the longest name of a type"}).raise_for_status()
+    page = look(f"{console.url}/log?kind=columns")
+    expect(page.locator(".row.event .type")).to_have_text(["job.cancel_requested", "job.started", "job.created"])
+    for column in (".type", "a", ".grow"):
+        places = page.locator(f".row.event {column}").evaluate_all("all => all.map((e) => e.getBoundingClientRect().x)")
+        assert len(set(places)) == 1, column
 
 
 def test_the_audit_page_shows_the_checkpoint(console: Console, look: Look, story: dict[str, str]) -> None:
