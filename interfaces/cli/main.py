@@ -18,6 +18,7 @@ from interfaces.settings import Settings, load
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 LONGEST_SECONDS = 86_400
+LONGEST_DAYS = 3_650
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -149,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--key", action="append", default=[], metavar="KEY", help=key)
     known = "a checkpoint you have kept, which the log must extend; may be given again"
     whole.add_argument("--checkpoint", action="append", default=[], metavar="FILE", help=known)
-    whole.add_argument("--workers", type=int, metavar="N", help="processes (one for each core)")
+    whole.add_argument("--workers", type=_count, metavar="N", help="processes (one for each core)")
     state = "where to keep how far it got, to go on from (audit-verify.json in the data folder)"
     whole.add_argument("--state", metavar="FILE", help=state)
     whole.add_argument("--json", action="store_true", help="print what was found as JSON")
@@ -158,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     _data(keys)
     keys.add_argument("--rotate", action="store_true", help="make a new key, which signs beside the old for a while")
     overlap = "how long the old key signs on (7)"
-    keys.add_argument("--overlap", type=float, default=7.0, metavar="DAYS", help=overlap)
+    keys.add_argument("--overlap", type=_days, default=7.0, metavar="DAYS", help=overlap)
     keys.add_argument("--json", action="store_true", help="print the keys as JSON")
     keys.set_defaults(command=_audit_keys)
 
@@ -253,14 +254,21 @@ def _count(given: str) -> int:
 
 
 def _seconds(given: str) -> float:
-    """Up to a day."""
+    return _up_to(LONGEST_SECONDS, "seconds", given)
+
+
+def _days(given: str) -> float:
+    return _up_to(LONGEST_DAYS, "days", given)
+
+
+def _up_to(most: int, units: str, given: str) -> float:
     try:
-        seconds = float(given)
+        number = float(given)
     except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= LONGEST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{given!r} is no number of seconds from 0 to {LONGEST_SECONDS}")
-    return seconds
+        number = -1.0
+    if not 0 <= number <= most:
+        raise argparse.ArgumentTypeError(f"{given!r} is no number of {units} from 0 to {most}")
+    return number
 
 
 def _rate(given: str) -> float:

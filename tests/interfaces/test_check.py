@@ -151,14 +151,24 @@ def test_what_handlers_lack_themselves_is_told_with_its_place(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "flags",
-    [("--concurrency", "0"), ("--concurrency", "-1"), ("--grace", "-1"), ("--grace", "nan"), ("--grace", "1e9")],
-    ids=" ".join,
+    "command",
+    [
+        "worker --concurrency 0",
+        "worker --concurrency -1",
+        "worker --grace -1",
+        "worker --grace nan",
+        "worker --grace 1e9",
+        "audit verify --workers 0",
+        "audit keys --rotate --overlap -1",
+        "audit keys --rotate --overlap nan",
+    ],
 )
-def test_numbers_that_no_worker_can_have_are_wrong_usage(flags: tuple[str, str], tmp_path: Path) -> None:
-    done = ended(tmp_path, ["worker", *flags], JOBLEDGER_URL="http://127.0.0.1:9")
+def test_numbers_that_cannot_be_are_wrong_usage(command: str, tmp_path: Path) -> None:
+    """A key of the seal that is on its way out since yesterday, say, or a worker that takes no job."""
+    done = ended(tmp_path, command.split(), JOBLEDGER_URL="http://127.0.0.1:9")
+    flag, number = command.split()[-2:]
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"argument {flags[0]}: {flags[1]!r} is no number" in done.stderr
+    assert f"argument {flag}: {number!r} is no number" in done.stderr
 
 
 def ended(folder: Path, command: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
