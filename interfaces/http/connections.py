@@ -98,6 +98,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._heads += 1
         self._stop_waiting()
         super().on_headers_complete()
+        self.cycle.transport = OneWrite(self.loop, self.transport)
         if self.scope["http_version"] == "1.0":
             self.cycle.__class__ = WithoutChunks  # uvicorn makes its own kind
             self.cycle.chunked_encoding = False
@@ -141,6 +142,40 @@ class BoundedConnection(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+class OneWrite(asyncio.Transport):
+    """A connection that an answer is written to: its head goes with what follows at once, in one call of the system.
+
+    uvicorn writes both apart, each of which uvloop sends by itself. A head that nothing follows is sent soon after.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._head: bytes | None = None
+
+    def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
+        if self._head is None:
+            self._head = bytes(data)
+            self._loop.call_soon(self._send_head)
+        elif self._head:
+            head, self._head = self._head, b""
+            self._transport.write(b"".join((head, data)))
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._send_head()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _send_head(self) -> None:
+        if self._head and not self._transport.is_closing():
+            self._transport.write(self._head)
+        self._head = b""
 
 
 class WithoutChunks(RequestResponseCycle):

@@ -18,7 +18,7 @@ import uvloop
 from application.keys import Keys
 from interfaces.http import requests
 from interfaces.http.app import create_app
-from interfaces.http.connections import MOST_AHEAD, MOST_DISCARDED, BoundedConnection
+from interfaces.http.connections import MOST_AHEAD, MOST_DISCARDED, BoundedConnection, OneWrite
 from tests.waiting import eventually
 
 PATIENCE = 30.0
@@ -299,3 +299,42 @@ def test_a_body_that_was_answered_already_is_read_only_so_far(client: socket.soc
         while sent < 4 * MOST_DISCARDED:
             sent += client.send(b"x" * 65536)
     assert MOST_DISCARDED < sent < 2 * MOST_DISCARDED
+
+
+class Wire(asyncio.Transport):
+    """Notes what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
+        self.written.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+def test_the_head_of_an_answer_goes_with_what_follows_at_once() -> None:
+    async def answer(*pieces: bytes, closes: bool = False, waits: bool = False) -> list[bytes]:
+        wire = Wire()
+        written = OneWrite(asyncio.get_running_loop(), wire)
+        for piece in pieces:
+            written.write(piece)
+            if waits:
+                await asyncio.sleep(0)
+        if closes:
+            written.close()
+        before = list(wire.written)
+        await asyncio.sleep(0)
+        assert wire.closed == closes
+        return wire.written if not closes else before
+
+    assert asyncio.run(answer(b"head ", b"body ", b"more")) == [b"head body ", b"more"]
+    assert asyncio.run(answer(b"head ", b"body ", waits=True)) == [b"head ", b"body "]
+    assert asyncio.run(answer(b"head ")) == [b"head "], "nothing follows, as after HEAD"
+    assert asyncio.run(answer(b"head ", closes=True)) == [b"head "], "and then it is closed"
