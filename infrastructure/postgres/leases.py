@@ -59,7 +59,21 @@ HELD_BY = """
 SELECT job_id FROM leases
 WHERE worker = %b AND claim_id = %b
   AND (%b::text IS NULL OR %b = (SELECT namespace FROM jobs WHERE jobs.id = job_id))
-ORDER BY job_id
+"""
+BEGIN_ANEW = """
+WITH held AS (
+  SELECT job_id FROM leases
+  WHERE job_id = ANY(%b::uuid[]) AND worker = %b AND claim_id = %b
+  ORDER BY job_id
+  FOR UPDATE
+), now AS MATERIALIZED (
+  SELECT clock_timestamp() AS at
+)
+UPDATE leases
+SET heartbeat_at = now.at, expires_at = greatest(expires_at, now.at + make_interval(secs => heartbeat_timeout))
+FROM held, now
+WHERE leases.job_id = held.job_id
+RETURNING leases.job_id
 """
 # A lease or a job that is locked is passed over: its worker is just heard of, or another node is at it; and so is a job
 # that moved with a later place in the log than this transaction has.
@@ -123,7 +137,10 @@ class PostgresLeases:
         return archives_of(self._database, ids)
 
     def held_by(self, worker: str, claim_id: str, namespace: str | None = None) -> list[UUID]:
-        return [row[0] for row in self._database.rows(HELD_BY, (worker, claim_id, namespace, namespace))]
+        found = [row[0] for row in self._database.rows(HELD_BY, (worker, claim_id, namespace, namespace))]
+        if not found:  # as nearly always
+            return []
+        return sorted(row[0] for row in self._database.rows(BEGIN_ANEW, (uuids(found), worker, claim_id)))
 
 
 def _columns(held: Sequence[tuple[Job, str | None]]) -> tuple[Column, ...]:

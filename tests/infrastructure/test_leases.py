@@ -64,6 +64,18 @@ def test_a_claim_holds_its_jobs_for_their_heartbeat_timeout(node: Node, queue: s
     assert node.leases.held_by("w2", "c1") == node.leases.held_by("w1", "c2") == []
 
 
+def test_a_claim_that_is_repeated_begins_its_leases_anew(node: Node, queue: str) -> None:
+    """It is told when they expire, and that is so."""
+    (id,) = node.started(new_job(queue=queue), claim_id="c3")
+    (other,) = node.started(new_job(queue=queue), claim_id="c4")
+    before, untouched = lease(node, id), lease(node, other)
+    assert node.leases.held_by("w1", "c3") == [id]
+    after = lease(node, id)
+    assert after[:4] == before[:4]
+    assert (after[4] > before[4], after[5] > before[5]) == (True, True)
+    assert lease(node, other) == untouched
+
+
 def test_a_heartbeat_extends_the_lease_and_records_no_event(node: Node, queue: str) -> None:
     (id,) = node.started(new_job(queue=queue), claim_id="c1")
     before = lease(node, id)

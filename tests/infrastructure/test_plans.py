@@ -393,7 +393,7 @@ class TestLeases:
                 assert all(lease and lease.extended for lease in PostgresLeases(plain).extend(beats))
 
     def test_what_a_claim_holds(self, plain: Explained) -> None:
-        with plain.judging(million.HELD, 2_000, frozenset({"leases"})):
+        with plain.judging(1_000 + million.HELD, 3_000, frozenset({"leases"})):
             for _ in range(8):
                 assert PostgresLeases(plain).held_by("worker-8", "claim-6830")
 

@@ -683,6 +683,23 @@ def test_claims_that_hang_up_at_once_leave_no_job_behind(service: "Service", oth
     assert taken == ids
 
 
+def test_what_a_repeated_claim_is_answered_is_not_given_back_for_the_first_that_hung_up(
+    service: "Service", queue: str
+) -> None:
+    for n in range(30):
+        ids = {service.create(queue=queue, max_attempts=1)["id"] for _ in range(2)}
+        claiming(service, queue, max=2, claim_id=f"cut-{n}").close()
+        held: set[str] = set()
+        while held != ids:  # some of them may be given back when the repetition comes
+            jobs = service.claim(queue, "hasty", max=2, claim_id=f"cut-{n}", wait=5)
+            assert jobs, "what is not held is there to be claimed"
+            beats = [{"job_id": job["id"], "attempt": job["attempt"], "type": "heartbeat"} for job in jobs]
+            assert all(result["ok"] for result in service.report(*beats, worker="hasty"))
+            held |= {job["id"] for job in jobs}
+        ends = [{"job_id": job["id"], "attempt": job["attempt"], "type": "completed"} for job in jobs]
+        assert all(result["ok"] for result in service.report(*ends, worker="hasty"))
+
+
 def test_a_claim_whose_answer_was_lost_is_repeated_on_another_server(
     service: "Service", other: "Service", queue: str
 ) -> None:
