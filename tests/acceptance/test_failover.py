@@ -97,7 +97,7 @@ def test_it_is_acknowledged_once_it_is_replicated_after_all(plug: Plug) -> None:
         assert ask(plug.dsn, "SELECT originator_id FROM events") == [(id,)]
 
 
-def test_a_transaction_that_a_promoted_server_never_came_tois_over(dsn: str) -> None:
+def test_a_transaction_that_a_promoted_server_never_came_to_is_over(dsn: str) -> None:
     database = Database(dsn)
     with database.connection() as connection:
         assert is_over(connection, 2**40)

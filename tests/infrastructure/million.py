@@ -108,6 +108,5 @@ def fill(dsn: str) -> None:
         for statement in (MONTHS, ID_OF, SEED, FILL_JOBS, FILL_LEASES, FILL_EVENTS, FILL_KEYS):
             connection.execute(statement.encode())
         connection.execute("VACUUM ANALYZE")
-        connection.execute(
-            "REINDEX INDEX jobs_worker"
-        )  # whole, however far autovacuum was when the VACUUM cut it short
+        # Whole, however far autovacuum was when the VACUUM cut it short.
+        connection.execute("REINDEX INDEX jobs_worker")
