@@ -197,6 +197,9 @@ class PostgresBatch:
     def when_placed(self, tell: Callable[[int], None]) -> None:
         """Nobody is told: the batch had its place when it began."""
 
+    def tell_place(self) -> None:
+        """It is recorded, and will not be elsewhere: tell those who wait for its place."""
+
     def expired(self, unbroken: float, count: int) -> list[Expired]:
         found: list[Expired] = []
         passed_over: list[UUID] = []

@@ -16,6 +16,7 @@ from infrastructure.postgres.ready import ReadyJobs
 from infrastructure.postgres.recorder import APPEND_AT, BASE
 
 NOW = f"SELECT {CLOCK}"
+SOON_OVER = "SET LOCAL lock_timeout = '1s'"
 CREATE = f"""
 WITH appended AS ({APPEND_AT.format(base=BASE)}), inserted AS ({INSERT_AT.format(position=f"{BASE} | position")})
 SELECT {BASE}
@@ -39,6 +40,12 @@ class Creation(PostgresBatch):
     def when_placed(self, tell: Callable[[int], None]) -> None:
         self._waiting.append(tell)
 
+    def tell_place(self) -> None:
+        for stream in self._touched:
+            stream.position |= self._base
+        for tell in self._waiting:
+            tell(self._base)
+
     def write(self) -> None:
         """Send everything recorded, in one statement that is a transaction of its own."""
         if self._touched:
@@ -47,23 +54,19 @@ class Creation(PostgresBatch):
     def took_place(self, connection: Connection) -> bool:
         """Whether it was recorded, although that was not heard of: it is sent again, and is recorded once either way.
 
-        While the first of the two is under way, the other waits for it, since both have the same events.
+        While the first of the two is under way, the other waits for it, since both have the same events; no longer
+        than a lost answer is looked for.
         """
         try:
-            self._write(connection)
+            with connection.transaction():
+                connection.execute(SOON_OVER)
+                self._write(connection)
         except psycopg.errors.UniqueViolation:
-            self._place(self.position_in_log(connection) - 1)
+            self._base = self.position_in_log(connection) - 1
         return True
 
     def _write(self, connection: Connection) -> None:
         jobs = [stream.job for stream in self._touched]
         ordinals = [stream.position for stream in self._touched]
         values = (*self._events.columns(), *new_columns(jobs, ordinals), texts(()))
-        (base,) = connection.execute(CREATE, values, binary=True).fetchone() or (0,)
-        self._place(base)
-
-    def _place(self, base: int) -> None:
-        for stream in self._touched:
-            stream.position |= base
-        for tell in self._waiting:
-            tell(base)
+        (self._base,) = connection.execute(CREATE, values, binary=True).fetchone() or (0,)

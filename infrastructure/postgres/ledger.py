@@ -80,6 +80,7 @@ class PostgresLedger:
                 raise _translated(error) from error
         finally:
             self._database.give_back(connection)
+        batch.tell_place()
         self._cache.keep(batch.streams)
         if topics := batch.topics():
             self._tell(topics)

@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
 from typing import Any, cast
@@ -41,6 +41,7 @@ from domain.job import Cause, Job
 from domain.refusals import Conflict, LeaseLost
 from infrastructure.postgres.batch import MOST_NAMED
 from infrastructure.postgres.mapper import JobEvent
+from infrastructure.postgres.persistence import BATCH_PATIENCE
 from infrastructure.postgres.ready import Found, ReadyJobs
 from tests.infrastructure.nodes import ASKED, PATIENCE, Node, ask, migrated, new_job
 from tests.infrastructure.proxies import Cut, Proxy
@@ -489,31 +490,77 @@ class TestALostAnswer:
         assert proxy.cuts == 1
         assert again == Accepted(first.job_ids, first.position, replayed=True)
 
+    @pytest.mark.parametrize("n", range(4))
+    def test_what_was_sent_again_and_lost_again_has_the_place_where_it_is_at_last(self, node: Node, n: int) -> None:
+        """A server that was promoted without it, say, after it was there and before a later commit confirmed it.
+
+        Several times, since the places of some transactions cannot be told from a mixture with the one before.
+        """
+        ask(node.dsn, "SELECT pg_current_xact_id()")
+        with node.ledger.batch(new_only=True) as batch:
+            accepted = [Create([new_job(queue=f"lost again {n}")], ASKED).run(batch) for _ in range(2)]
+            with node.log.batches.connection() as other, other.transaction(force_rollback=True):
+                assert batch.took_place(other)
+        ids = [created(answer) for answer in accepted]
+        positions = [(answer.position,) for answer in accepted]
+        recorded = "SELECT notification_id FROM events WHERE originator_id = ANY(%s) ORDER BY 1"
+        assert ask(node.dsn, recorded, [ids]) == positions
+        assert ask(node.dsn, "SELECT position FROM jobs WHERE id = ANY(%s) ORDER BY 1", [ids]) == positions
+        assert [answer.view and answer.view.position for answer in accepted] == [
+            str(position) for (position,) in positions
+        ]
+
     @pytest.mark.parametrize("named", [False, True])
     def test_a_commit_that_is_still_under_way_is_waited_for(self, own: str, *, named: bool) -> None:
         """By the look-up of its transaction; by sending it once more, where it was a single statement."""
-        with psycopg.connect(own, autocommit=True) as gate:
-            gate.execute("SELECT pg_advisory_lock(77)")
-            gate.execute("""
-                CREATE FUNCTION wait_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$
-                BEGIN PERFORM pg_advisory_xact_lock_shared(77); RETURN NULL; END $$
-            """)
-            gate.execute("""
-                CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED
-                FOR EACH ROW EXECUTE FUNCTION wait_at_commit()
-            """)
-            with Proxy(own) as proxy, Node(proxy.dsn, prepare=False) as node, ThreadPoolExecutor(1) as thread:
-                proxy.cut_next("in COMMIT")
-                create = with_key("under way") if named else Create([new_job()], ASKED)
-                answer = thread.submit(node.one, create)
-                looking = "query LIKE '%pg_xact_status%'" if named else "wait_event = 'transactionid'"
-                waits = f"SELECT 1 FROM pg_stat_activity WHERE {looking} AND pid <> pg_backend_pid()"
-                eventually(lambda: gate.execute(waits).fetchall())
-                assert not answer.done()
-                gate.execute("SELECT pg_advisory_unlock(77)")
-                ids = [created(answer.result(30))]
+        with (
+            commits_held_up(own) as gate,
+            Proxy(own) as proxy,
+            Node(proxy.dsn, prepare=False) as node,
+            ThreadPoolExecutor(1) as thread,
+        ):
+            proxy.cut_next("in COMMIT")
+            create = with_key("under way") if named else Create([new_job()], ASKED)
+            answer = thread.submit(node.one, create)
+            looking = "query LIKE '%pg_xact_status%'" if named else "wait_event = 'transactionid'"
+            waits = f"SELECT 1 FROM pg_stat_activity WHERE {looking} AND pid <> pg_backend_pid()"
+            eventually(lambda: gate.execute(waits).fetchall())
+            assert not answer.done()
+            gate.execute("SELECT pg_advisory_unlock(77)")
+            ids = [created(answer.result(30))]
         assert [row[:2] for row in ask(own, EVENTS, [ids])] == [(ids[0], 1)]
         assert ask(own, "SELECT id FROM jobs") == [(ids[0],)]
+
+    @pytest.mark.parametrize("named", [False, True])
+    def test_a_commit_that_does_not_end_is_not_waited_for_as_long_as_a_statement_may_take(
+        self, own: str, *, named: bool
+    ) -> None:
+        """That is half a minute, in which the node would record nothing else."""
+        with commits_held_up(own) as gate, Proxy(own) as proxy, Node(proxy.dsn, prepare=False) as node:
+            with ThreadPoolExecutor(1) as thread:
+                proxy.cut_next("in COMMIT")
+                answer = thread.submit(node.one, with_key("held up") if named else Create([new_job()], ASKED))
+                try:
+                    assert isinstance(answer.exception(BATCH_PATIENCE / 2), Unavailable)
+                finally:
+                    gate.execute("SELECT pg_advisory_unlock(77)")
+            eventually(lambda: ask(own, "SELECT count(*) FROM jobs") == [(1,)])
+
+
+@contextmanager
+def commits_held_up(dsn: str) -> Iterator[psycopg.Connection]:
+    """A connection whose advisory lock 77 is waited for by every commit of a new job."""
+    with psycopg.connect(dsn, autocommit=True) as gate:
+        gate.execute("SELECT pg_advisory_lock(77)")
+        gate.execute("""
+            CREATE FUNCTION wait_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_advisory_xact_lock_shared(77); RETURN NULL; END $$
+        """)
+        gate.execute("""
+            CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION wait_at_commit()
+        """)
+        yield gate
 
 
 class TestTheDatabaseGone:
