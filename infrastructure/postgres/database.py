@@ -221,12 +221,13 @@ def cannot_serve(error: psycopg.Error) -> bool:
 def _check(dsn: str) -> None:
     """An @ or a letter where libpq sees host and port is of a password that was not written for an address.
 
-    A host that begins with an @ is an abstract socket.
+    A host that begins with an @ is an abstract socket, one with a / the folder of a socket, which may well have one.
     """
     try:
         parts = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
         raise UnreadableAddress from None
     hosts, ports = str(parts.get("host") or ""), str(parts.get("port") or "")
-    if any("@" in host[1:] for host in hosts.split(",")) or not re.fullmatch("[0-9, ]*", ports):
+    strange = any("@" in host[1:] for host in hosts.split(",") if not host.startswith("/"))
+    if strange or not re.fullmatch("[0-9, ]*", ports):
         raise UnreadableAddress

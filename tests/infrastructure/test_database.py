@@ -60,3 +60,9 @@ def test_what_is_wrong_with_a_statement_is_told_as_it_is(dsn: str) -> None:
     with pytest.raises(psycopg.errors.DivisionByZero), database.connection() as connection:
         connection.execute("SELECT 1 / 0")
     database.close()
+
+
+def test_the_folder_of_a_socket_may_have_a_name_as_an_account_of_a_domain_has() -> None:
+    database = Database("postgresql:///x?host=/home/u@shop.example/sockets,/tmp")
+    with pytest.raises(Unavailable):
+        database.connect()
