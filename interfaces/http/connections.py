@@ -98,7 +98,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._heads += 1
         self._stop_waiting()
         super().on_headers_complete()
-        self.cycle.transport = OneWrite(self.loop, self.transport)
+        answer = OneWrite(self.loop, self.transport)
+        self.cycle.transport, self.cycle.on_response = answer, lambda: self._answered(answer)
         if self.scope["http_version"] == "1.0":
             self.cycle.__class__ = WithoutChunks  # uvicorn makes its own kind
             self.cycle.chunked_encoding = False
@@ -111,6 +112,11 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_complete()
         if len(self.pipeline) >= MOST_AHEAD:
             raise AskedTooMuch
+
+    def _answered(self, answer: "OneWrite") -> None:
+        """After HEAD nothing goes with the head, and who writes or closes next does not know that it waits."""
+        answer.send_head()
+        self.on_response_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -158,7 +164,7 @@ class OneWrite(asyncio.Transport):
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
         if self._head is None:
             self._head = bytes(data)
-            self._loop.call_soon(self._send_head)
+            self._loop.call_soon(self.send_head)
         elif self._head:
             head, self._head = self._head, b""
             self._transport.write(b"".join((head, data)))
@@ -166,13 +172,13 @@ class OneWrite(asyncio.Transport):
             self._transport.write(data)
 
     def close(self) -> None:
-        self._send_head()
+        self.send_head()
         self._transport.close()
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
-    def _send_head(self) -> None:
+    def send_head(self) -> None:
         if self._head and not self._transport.is_closing():
             self._transport.write(self._head)
         self._head = b""

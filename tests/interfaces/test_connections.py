@@ -14,6 +14,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import uvicorn
 import uvloop
+from uvicorn.server import ServerState
 
 from application.keys import Keys
 from interfaces.http import requests
@@ -338,3 +339,30 @@ def test_the_head_of_an_answer_goes_with_what_follows_at_once() -> None:
     assert asyncio.run(answer(b"head ", b"body ", waits=True)) == [b"head ", b"body "]
     assert asyncio.run(answer(b"head ")) == [b"head "], "nothing follows, as after HEAD"
     assert asyncio.run(answer(b"head ", closes=True)) == [b"head "], "and then it is closed"
+
+
+def test_the_answer_to_head_is_sent_though_the_connection_is_closed_at_once() -> None:
+    """By a server that is told to stop just then, or for what came behind the request."""
+    server: list[BoundedConnection] = []
+
+    async def stopped(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+        server[0].shutdown()
+
+    def connection() -> BoundedConnection:
+        server.append(BoundedConnection(config, ServerState(), {}))
+        return server[0]
+
+    async def answer() -> bytes:
+        async with asyncio.timeout(PATIENCE):
+            listening = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
+            async with listening:
+                reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+                writer.write(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                told = await reader.read()
+                writer.close()
+                return told
+
+    config = uvicorn.Config(stopped, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    assert uvloop.run(answer()).startswith(b"HTTP/1.1 200 OK\r\n")
