@@ -19,6 +19,7 @@ async def _told(*topics: str) -> set[str]:
     for topic in TOPICS:
         with news.listen([topic]) as ear:
             news.tell(topics)
+            await asyncio.sleep(0)  # what was told is there before it is waited for, however long that takes
             if await ear.heard(0.01):
                 heard.add(topic)
     return heard
