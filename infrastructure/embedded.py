@@ -347,11 +347,17 @@ class EmbeddedPostgres:
         self._give(folder)
         return folder
 
-    @staticmethod
-    def _emptied(sockets: Path) -> Path:
-        """The folder without what a dead server left in it, which may name a process that lives by now."""
-        for left in sockets.iterdir():
-            left.unlink()
+    def _emptied(self, sockets: Path) -> Path:
+        """The folder, made again if a cleaner took it, without what a dead server left in it.
+
+        That may name a process that lives by now.
+        """
+        try:
+            sockets.mkdir(mode=0o700)
+            self._give(sockets)
+        except FileExistsError:
+            for left in sockets.iterdir():
+                left.unlink()
         return sockets
 
     def _remove_sockets(self) -> None:

@@ -85,9 +85,8 @@ def test_somebody_signs_in_and_out_with_the_keyboard_alone(
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{closed.url}/jobs?queue=by-hand")
     assert [cookie["name"] for cookie in page.context.cookies()] == [COOKIE]
-    tab_to(
-        page, page.get_by_role("button", name="Sign out"), len(PAGES["operator"]) + 3
-    )  # the skip link and the name before
+    # The skip link and the name come before the pages.
+    tab_to(page, page.get_by_role("button", name="Sign out"), len(PAGES["operator"]) + 3)
     page.keyboard.press("Enter")
     expect(page).to_have_title("Sign in · jobledger")
     expect(key).to_be_focused()

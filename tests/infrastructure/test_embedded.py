@@ -1,6 +1,7 @@
 """The embedded server keeps what was committed, belongs to one owner, and cleans up after a killed one."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,15 +138,19 @@ def test_committed_rows_outlast_a_killed_postmaster(server: EmbeddedPostgres) ->
     assert ask(server, "SELECT answer FROM killed") == 42
 
 
-def test_killed_server_is_started_again_where_it_was(server: EmbeddedPostgres) -> None:
-    write(server, "again")
+@pytest.mark.parametrize("cleaned", [False, True])
+def test_killed_server_is_started_again_where_it_was(server: EmbeddedPostgres, *, cleaned: bool) -> None:
+    """Also when the folder of its socket, which is a temporary one, was removed meanwhile."""
+    write(server, f"again_{cleaned}")
     address = server.dsn
     with psycopg.connect(address):
         os.kill(server.pid, signal.SIGKILL)
         eventually(lambda: not server.alive, 30)
+        if cleaned:
+            shutil.rmtree(socket_folder(server))
         server.start_again()
     assert (server.alive, server.dsn) == (True, address)
-    assert ask(server, "SELECT answer FROM again") == 42
+    assert ask(server, f"SELECT answer FROM again_{cleaned}") == 42
 
 
 @pytest.fixture(params=["sees all", "sees titles"])
