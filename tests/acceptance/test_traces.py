@@ -128,18 +128,25 @@ def test_one_trace_from_a_request_to_the_steps(url: str, collected: Collector) -
 
 def joined(collected: Collector, trace: str) -> list[Span]:
     """The spans of a job of kind `traced`, which hang together from its request to its steps."""
-    spans = settled(collected, trace, "POST /v1/jobs", "create", "append", "claim", "attempt traced", "step look")
+    names = "POST /v1/jobs", "create", "append", "claim", "attempt traced", "step look", "submit order"
+    settled(collected, trace, *names)
+    eventually(lambda: "claim" in appended(collected.of(trace)), what="what the attempt says, in the same trace")
+    spans = collected.of(trace)
     above = tree(spans)
     assert above["POST /v1/jobs"] is None
     assert above["create"] == "POST /v1/jobs"
     assert above["claim"] == "create"
     assert above["attempt traced"] == "claim"
     assert above["step look"] == above["submit order"] == "attempt traced"
-    names = {span.id: span.name for span in spans}
-    appends = [names[span.parent] for span in spans if span.name == "append"]
-    assert appends[0] == "create"
-    assert "claim" in appends[1:], "what the attempt says is recorded in the same trace"
+    assert appended(spans)[0] == "create"
     return spans
+
+
+def appended(spans: list[Span]) -> list[str | None]:
+    """What the appends are under, in the order in which they began; they come as servers send them."""
+    names = {span.id: span.name for span in spans}
+    appends = sorted((span for span in spans if span.name == "append"), key=lambda span: span.begun)
+    return [names.get(span.parent) for span in appends]
 
 
 def test_a_callers_trace_is_gone_on_with(url: str, collected: Collector) -> None:
