@@ -29,8 +29,17 @@ SET attempt = EXCLUDED.attempt, worker = EXCLUDED.worker, heartbeat_timeout = EX
 # for each other in a circle.
 LOCK = "SELECT FROM leases WHERE job_id = ANY(%b::uuid[]) ORDER BY job_id FOR UPDATE"
 END = "DELETE FROM leases WHERE job_id = ANY(%b::uuid[])"
+# Of leases that are locked as `held`: from now on they have all of their time.
+_FROM_NOW = """), now AS MATERIALIZED (
+  SELECT clock_timestamp() AS at
+)
+UPDATE leases
+SET heartbeat_at = now.at, expires_at = greatest(expires_at, now.at + make_interval(secs => heartbeat_timeout))
+FROM held, now
+WHERE leases.job_id = held.job_id
+RETURNING"""
 # Whose worker is limited to no namespace, its job is not looked at.
-EXTEND = """
+EXTEND = f"""
 WITH beats AS (
   SELECT * FROM unnest(%b::uuid[], %b::int4[], %b::text[], %b::text[])
     WITH ORDINALITY AS x (job_id, attempt, worker, namespace, n)
@@ -41,15 +50,8 @@ WITH beats AS (
     OR beats.namespace = (SELECT jobs.namespace FROM jobs WHERE jobs.id = leases.job_id)
   ORDER BY leases.job_id
   FOR UPDATE OF leases
-), now AS MATERIALIZED (
-  SELECT clock_timestamp() AS at
-)
-UPDATE leases
-SET heartbeat_at = now.at, expires_at = greatest(expires_at, now.at + make_interval(secs => heartbeat_timeout))
-FROM held, now
-WHERE leases.job_id = held.job_id
-RETURNING n
-"""
+{_FROM_NOW} n
+"""  # noqa: S608  the parts are ours
 STANDING = """
 SELECT n, version, status, attempt, worker
 FROM jobs JOIN unnest(%b::uuid[], %b::text[]) WITH ORDINALITY AS x (id, seen, n) USING (id)
@@ -60,21 +62,14 @@ SELECT job_id FROM leases
 WHERE worker = %b AND claim_id = %b
   AND (%b::text IS NULL OR %b = (SELECT namespace FROM jobs WHERE jobs.id = job_id))
 """
-BEGIN_ANEW = """
+BEGIN_ANEW = f"""
 WITH held AS (
   SELECT job_id FROM leases
   WHERE job_id = ANY(%b::uuid[]) AND worker = %b AND claim_id = %b
   ORDER BY job_id
   FOR UPDATE
-), now AS MATERIALIZED (
-  SELECT clock_timestamp() AS at
-)
-UPDATE leases
-SET heartbeat_at = now.at, expires_at = greatest(expires_at, now.at + make_interval(secs => heartbeat_timeout))
-FROM held, now
-WHERE leases.job_id = held.job_id
-RETURNING leases.job_id
-"""
+{_FROM_NOW} leases.job_id
+"""  # noqa: S608  the parts are ours
 # A lease or a job that is locked is passed over: its worker is just heard of, or another node is at it; and so is a job
 # that moved with a later place in the log than this transaction has.
 EXPIRED = f"""
