@@ -27,7 +27,6 @@ LONGEST_APPEND = 1.0
 """Seconds that an append may take while a month is made; half of it is the wait for the table."""
 PARTITIONS = "SELECT name, low, high FROM event_partitions"
 EVENTS = "SELECT tableoid::regclass::text, xmin::text, ctid::text, * FROM events ORDER BY originator_id"
-NOW = datetime.now(UTC)
 LAST_ID = UUID(int=2**128 - 1)
 
 
@@ -46,8 +45,9 @@ def database(own: str) -> Iterator[Database]:
 
 def month(ahead: int) -> datetime:
     """The beginning of the month that is `ahead` months from now."""
-    years, n = divmod(NOW.month - 1 + ahead, 12)
-    return datetime(NOW.year + years, n + 1, 1, tzinfo=UTC)
+    now = datetime.now(UTC)  # and not that of when the tests began: the month may have ended since
+    years, n = divmod(now.month - 1 + ahead, 12)
+    return datetime(now.year + years, n + 1, 1, tzinfo=UTC)
 
 
 def name(first: int, last: int | None = None) -> str:
