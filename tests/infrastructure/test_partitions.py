@@ -20,7 +20,7 @@ from infrastructure.postgres import schema
 from infrastructure.postgres.database import Database
 from infrastructure.postgres.recorder import EventRecorder
 from infrastructure.postgres.schema import MONTHS_AHEAD, add_partitions, migrate
-from tests.infrastructure.nodes import Node, ask, migrated, new_job
+from tests.infrastructure.nodes import Node, ask, new_job
 from tests.waiting import eventually
 
 LONGEST_APPEND = 1.0
@@ -28,12 +28,6 @@ LONGEST_APPEND = 1.0
 PARTITIONS = "SELECT name, low, high FROM event_partitions"
 EVENTS = "SELECT tableoid::regclass::text, xmin::text, ctid::text, * FROM events ORDER BY originator_id"
 LAST_ID = UUID(int=2**128 - 1)
-
-
-@pytest.fixture
-def own(new_database: Callable[[], str]) -> str:
-    """A migrated database of the test's own."""
-    return migrated(new_database())
 
 
 @pytest.fixture

@@ -29,12 +29,6 @@ from tests.infrastructure.views import NUL_WORKER, UNHEARD_OF, Desk, append_by_h
 
 
 @pytest.fixture
-def node(dsn: str) -> Iterator[Node]:
-    with Node(dsn) as node:
-        yield node
-
-
-@pytest.fixture
 def desk(dsn: str) -> Iterator[Desk]:
     desk = Desk(dsn)
     yield desk

@@ -1,12 +1,10 @@
 """How many jobs a key may have in flight: right on all servers at once, whatever comes together."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
 from msgspec import Raw
 
 from application.bulk import Bulk, BulkFilter, MovePage, Place
@@ -18,12 +16,6 @@ from infrastructure.postgres.quotas import COUNT
 from tests.infrastructure.nodes import ASKED, Node, ask, new_job, plan_nodes
 
 OPERATOR = Asked(by="key:operator")
-
-
-@pytest.fixture
-def node(dsn: str) -> Iterator[Node]:
-    with Node(dsn) as node:
-        yield node
 
 
 def limited(node: Node, most: int) -> Asked:

@@ -1,6 +1,6 @@
 """A seal whose key is lost: it goes on under a new one when told to, and only with what extends what was signed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,16 +16,10 @@ from infrastructure.postgres.database import Database
 from infrastructure.postgres.log_verification import Verifier
 from infrastructure.postgres.seal import PostgresAccesses
 from infrastructure.signing import SigningKey, signers
-from tests.infrastructure.nodes import Node, ask, migrated, new_job
+from tests.infrastructure.nodes import Node, ask, new_job
 from tests.sealing import ORIGIN, Sealing
 
 REASON = "the disk of the machine that sealed is gone"
-
-
-@pytest.fixture
-def own(new_database: Callable[[], str]) -> str:
-    """A migrated database of the test's own."""
-    return migrated(new_database())
 
 
 @pytest.fixture

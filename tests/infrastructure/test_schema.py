@@ -48,12 +48,6 @@ def database(new_database: Callable[[], str]) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture
-def own(new_database: Callable[[], str]) -> str:
-    """A migrated database of the test's own."""
-    return migrated(new_database())
-
-
 @pytest.fixture(scope="module")
 def with_history(dsn: str) -> str:
     with Node(dsn) as node:

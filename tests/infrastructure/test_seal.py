@@ -13,17 +13,11 @@ import pytest
 from application.sealer import SealRefused
 from domain.merkle import check_consistency, consistency
 from infrastructure.signing import Keyring, SigningKey, signers
-from tests.infrastructure.nodes import Node, ask, migrated, new_job
+from tests.infrastructure.nodes import Node, ask, new_job
 from tests.sealing import ORIGIN, Sealing
 from tests.waiting import eventually
 
 Make = Callable[[str], Sealing]
-
-
-@pytest.fixture
-def own(new_database: Callable[[], str]) -> str:
-    """A migrated database of the test's own."""
-    return migrated(new_database())
 
 
 @pytest.fixture
