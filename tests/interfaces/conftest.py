@@ -124,6 +124,12 @@ def queue() -> str:
     return f"queue-{uuid4().hex}"
 
 
+@pytest.fixture(scope="module")
+def held(service: Service) -> Json:
+    """A job that worker w1 holds."""
+    return service.running(f"held-{uuid4().hex}")
+
+
 @pytest.fixture
 def nothing_recorded(service: Service) -> Iterator[None]:
     """The test may not record anything, and the server must serve after it."""
