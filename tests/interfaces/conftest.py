@@ -9,6 +9,9 @@ import httpx2
 import psycopg
 import pytest
 
+from tests.conftest import Start
+from tests.infrastructure.nodes import Node
+
 Json = Any
 LEAKS = re.compile(
     r"Traceback|File \"|\.py\b|psycopg|litestar|SELECT |INSERT |UPDATE |/home/|/usr/|/tmp/|site-packages"
@@ -116,6 +119,21 @@ def service(api: str, dsn: str) -> Iterator[Service]:
     speaker = Service(api, dsn)
     yield speaker
     speaker.close()
+
+
+@pytest.fixture(scope="module")
+def other(service: Service, dsn: str, start_for_module: Start) -> Iterator[Service]:
+    """Another API server over the same database."""
+    speaker = Service(start_for_module("api", "--port", "0", DATABASE_URL=dsn).url, dsn)
+    yield speaker
+    speaker.close()
+
+
+@pytest.fixture
+def node(dsn: str) -> Iterator[Node]:
+    """A server in this process, over the module's database."""
+    with Node(dsn) as writer:
+        yield writer
 
 
 @pytest.fixture
