@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from msgspec import Meta, MsgspecError, convert
@@ -59,6 +60,27 @@ class Settings(BaseSettings):
         except MsgspecError as error:
             wanted = f"1 to {MOST_QUEUES} names of up to 200 characters, separated by commas; none is . or .."
             raise ValueError(f"{given[:100]!r} names no queues: {wanted}") from error
+        return given
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, given: str) -> str:
+        """Without the slash at its end: paths follow it."""
+        try:
+            parts = urlsplit(given)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # no port, say
+            good = False
+        if not good or not given.isprintable() or " " in given:
+            raise ValueError(f"{given[:100]!r} is no address of a service, such as http://127.0.0.1:8000")
+        return given.rstrip("/")
+
+    @field_validator("key")
+    @classmethod
+    def _is_key(cls, given: SecretStr | None) -> SecretStr | None:
+        secret = given.get_secret_value() if given is not None else ""
+        if not (secret.isascii() and secret.isprintable()) or " " in secret:
+            raise ValueError("it is no key: one is a word without spaces, as `jobledger keys create` printed it")
         return given
 
     @property

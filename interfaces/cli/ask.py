@@ -1,7 +1,6 @@
 """Asking a running service: tables for people, JSON for programs."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -12,12 +11,15 @@ import httpx2
 from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from interfaces.cli import client
+from interfaces.cli.printed import as_json, plain
 from interfaces.cli.tables import console
 from interfaces.settings import Settings
 
 DONE, USAGE = 0, 2
+LONGEST_MINUTES = 10 * 366 * 24 * 60
 Json = Any
 Given = argparse.Namespace
 
@@ -60,7 +62,7 @@ def ask(settings: Settings, given: Given) -> int:
         print(f"jobledger {given.question}: {wrong}", file=sys.stderr)
         return USAGE
     if given.json:
-        print(json.dumps(answer, ensure_ascii=False))
+        print(as_json(answer))
     else:
         question.show(answer, console())
     return DONE
@@ -100,7 +102,7 @@ def _why(asked: Service, given: Given) -> Json:
 def _show_why(answer: Json, console: Console) -> None:
     console.print(f"job {answer['job_id']} is {answer['status']}:", markup=False, highlight=False)
     for reason in answer["reasons"]:
-        console.print(f"  {reason}", markup=False, highlight=False)
+        console.print(f"  {plain(reason)}", markup=False, highlight=False)
 
 
 def _cancel(asked: Service, given: Given) -> Json:
@@ -113,12 +115,12 @@ def _retry(asked: Service, given: Given) -> Json:
 
 
 def _show_job(job: Json, console: Console) -> None:
-    console.print(f"job {job['id']} ({job['kind']}) is {job['status']}", markup=False, highlight=False)
+    console.print(f"job {job['id']} ({plain(job['kind'])}) is {job['status']}", markup=False, highlight=False)
 
 
 def _stats(asked: Service, given: Given) -> Json:
-    if given.minutes < 1:
-        raise WrongUsage("--minutes must be at least 1")
+    if not 1 <= given.minutes <= LONGEST_MINUTES:
+        raise WrongUsage(f"--minutes must be from 1 to {LONGEST_MINUTES}")
     begin = datetime.now(UTC) - timedelta(minutes=given.minutes)
     return asked.get("/v1/stats", **{"from": begin.isoformat()}, queue=given.queue, kind=given.kind)
 
@@ -268,7 +270,7 @@ def _print(console: Console, columns: Iterable[str], rows: Iterable[tuple[Any, .
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell).replace("[", r"\[") for cell in row))
+        table.add_row(*(Text("" if cell is None else plain(cell)) for cell in row))
     console.print(table, highlight=False)
     if following is not None:
         console.print("there are more", highlight=False)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from interfaces.cli.client import FINISHED, POLL_SECONDS, Job, connect, create, doing, look
 from interfaces.cli.examples import example
+from interfaces.cli.printed import as_json, plain
 from interfaces.settings import Settings
 
 DONE, REFUSED = 0, 1
@@ -34,7 +35,7 @@ def demo(settings: Settings, given: argparse.Namespace) -> int:
     video_url = f"{settings.url}/v1/presentations/{video['id']}/video"
     if given.json:
         told = {"visualization": page, "presentation": video, "page_url": page_url, "video_url": video_url}
-        print(json.dumps(told, ensure_ascii=False))
+        print(as_json(told))
     else:
         _show("page", page, page_url)
         _show("video", video, video_url)
@@ -48,7 +49,7 @@ def _follow(client: httpx2.Client, jobs: dict[str, Job], *, quiet: bool) -> list
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         bars = {name: progress.add_task("queued", total=1.0, name=name) for name in jobs}
@@ -71,4 +72,4 @@ def _show(what: str, job: Job, url: str) -> None:
         print(f"{what:<9} {url}")
     else:
         error = job["error"] or {"type": job["status"], "message": "it does not say why"}
-        print(f"{what:<9} {job['status']}: {error['type']}: {error['message']}")
+        print(plain(f"{what:<9} {job['status']}: {error['type']}: {error['message']}"))

@@ -1,6 +1,7 @@
 """`jobledger`: the command line and its exit statuses: 0 done, 1 refused, 2 wrong usage, 3 service unreachable."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
@@ -13,10 +14,13 @@ from application.errors import ApplicationError, Unavailable, WrongSetting
 from application.keys import ROLES
 from domain.refusals import Refused
 from interfaces.cli.causes import with_cause
+from interfaces.cli.printed import plain
 from interfaces.cli.questions import add_questions
 from interfaces.settings import Settings, load
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+READER_GONE = 141
+"""As of a program that SIGPIPE ended."""
 LONGEST_SECONDS = 86_400
 LONGEST_DAYS = 3_650
 
@@ -28,19 +32,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = load({name: value for name, value in vars(given).items() if name.isupper()})
     except ValidationError as error:
         for wrong in error.errors():
-            print(f"jobledger: {wrong['loc'][0]}: {wrong['msg']}", file=sys.stderr)
+            said = wrong["msg"].removeprefix("Value error, ")
+            print(f"jobledger: {wrong['loc'][0]}: {said}", file=sys.stderr)
         sys.exit(USAGE)
     command: Callable[[Settings, argparse.Namespace], int] = given.command
     try:
-        sys.exit(command(settings, given))
+        status = command(settings, given)
+        sys.stdout.flush()
+        sys.exit(status)
+    except BrokenPipeError:  # whoever read what we print, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at the end
+        sys.exit(READER_GONE)
     except Unavailable as away:
-        print(f"jobledger: {with_cause(away)}", file=sys.stderr)
+        print(f"jobledger: {plain(with_cause(away))}", file=sys.stderr)
         sys.exit(UNREACHABLE)
     except WrongSetting as wrong:
         print(f"jobledger: {wrong}", file=sys.stderr)
         sys.exit(USAGE)
     except (ApplicationError, Refused) as refused:
-        print(f"jobledger: {refused}", file=sys.stderr)
+        print(f"jobledger: {plain(refused)}", file=sys.stderr)
         sys.exit(REFUSED)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -61,9 +61,6 @@ def worker(settings: Settings, url: str | None, grace: float, concurrency: int) 
             print(f"jobledger: {missing}", file=sys.stderr)
             return 2
         url = settings.url
-    if url is not None and not url.startswith(("http://", "https://")):
-        print(f"jobledger: {url!r} is not a URL that begins with http:// or https://", file=sys.stderr)
-        return 2
     configure_logs(settings.log)
     sys.setswitchinterval(SWITCH_SECONDS)
     if url is not None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from application.multiple_choice import read_question
+from interfaces.cli import printed
 from interfaces.cli.client import FINISHED, POLL_SECONDS, Job, connect, create, doing, look
 from interfaces.settings import Settings
 
@@ -52,7 +53,7 @@ def _request(given: argparse.Namespace) -> tuple[str, Job]:
 
 def _follow(client: httpx2.Client, id: str, *, quiet: bool) -> Job:
     """The job once it has ended; a service that is away meanwhile is waited for."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=quiet) as progress:
         bar = progress.add_task("queued", total=1.0)
         while True:
@@ -65,11 +66,11 @@ def _follow(client: httpx2.Client, id: str, *, quiet: bool) -> Job:
 
 def _show(url: str, job: Job, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(job, ensure_ascii=False))
+        print(printed.as_json(job))
         return
-    print(f"job       {job['id']}  ({job['kind']}, {job['status']})")
+    print(f"job       {job['id']}  ({printed.plain(job['kind'])}, {job['status']})")
     if job["error"] and job["status"] != "completed":
-        print(f"error     {job['error']['type']}: {job['error']['message']}")
+        print(printed.plain(f"error     {job['error']['type']}: {job['error']['message']}"))
     if job["kind"] == "visualization" and job["status"] == "completed":
         print(f"page      {url}/v1/visualizations/{job['id']}/html")
     if job["kind"] == "presentation" and job["status"] == "completed":
