@@ -348,15 +348,21 @@ def _worker_name() -> str:
 
 def handlers(settings: Settings) -> dict[str, Handler]:
     """The built-in kinds, and those of the user's modules and of installed packages, which win. Raises WrongSetting."""
+    own = own_handlers(settings)
+    model, browser = language_model(settings), Chromium(find_chromium())
+    visualize = handler_for(VISUALIZATION, visualization_handler(model, browser))
+    present = presentation_handler({"local": handler_for(PRESENTATION, render), "elai": elai_renderer(settings)})
+    return {VISUALIZATION: visualize, PRESENTATION: present, **own}
+
+
+def own_handlers(settings: Settings) -> dict[str, Handler]:
+    """Those of the user's modules and of installed packages. Raises WrongSetting, and what goes wrong inside these."""
     require_modules(settings)
     for module in settings.handler_modules:
         importlib.import_module(module)
     for entry_point in entry_points(group="jobledger.handlers"):
         entry_point.load()
-    model, browser = language_model(settings), Chromium(find_chromium())
-    visualize = handler_for(VISUALIZATION, visualization_handler(model, browser))
-    present = presentation_handler({"local": handler_for(PRESENTATION, render), "elai": elai_renderer(settings)})
-    return {VISUALIZATION: visualize, PRESENTATION: present, **registry}
+    return registry
 
 
 def require_modules(settings: Settings) -> None:

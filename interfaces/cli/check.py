@@ -20,6 +20,7 @@ from interfaces.bootstrap import (
     embedded,
     known_models,
     opened_in_chromium,
+    own_handlers,
     probe,
     programs_version,
     traces_endpoint,
@@ -29,6 +30,7 @@ from interfaces.cli.causes import with_cause
 from interfaces.settings import Settings, files, origin
 
 DONE, WRONG = 0, 1
+NO_HANDLERS = "JOBLEDGER_HANDLERS is not set: a worker here runs the kinds that come along"
 
 
 class Checked(Struct, frozen=True):
@@ -133,6 +135,22 @@ def _elai(settings: Settings, live: bool) -> tuple[bool, str]:
     return True, f"ELAI_API_KEY is set ({origin('ELAI_API_KEY', settings.data)}){at}"
 
 
+def _handlers(settings: Settings, live: bool) -> tuple[bool, str]:
+    """By importing them, as a worker does."""
+    named = settings.handler_modules
+    where = f"JOBLEDGER_HANDLERS={','.join(named)}, {origin('JOBLEDGER_HANDLERS', settings.data)}" if named else ""
+    try:
+        kinds = sorted(own_handlers(settings))
+    except ApplicationError as error:
+        return False, str(error)
+    except Exception as error:
+        reason = f"cannot be imported: {type(error).__name__}: {error}; `jobledger worker` shows its place"
+        return False, f"{where or 'those of an installed package'}: {reason}"
+    if not kinds:
+        return not named, f"{where}: there is no handler in there: decorate one with @handles" if named else NO_HANDLERS
+    return True, f"{where or 'of installed packages'}: {', '.join(kinds)}"
+
+
 def _traces(settings: Settings, live: bool) -> tuple[bool, str]:
     try:
         named = traces_endpoint()
@@ -150,6 +168,7 @@ LOOKS: tuple[tuple[str, Look], ...] = (
     ("video", _video),
     ("openai", _openai),
     ("elai", _elai),
+    ("handlers", _handlers),
     ("traces", _traces),
 )
 """What is looked at, in this order."""

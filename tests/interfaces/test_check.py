@@ -50,7 +50,18 @@ def server() -> Iterator[ChatServer]:
 def test_with_nothing_configured_all_is_well_and_nothing_is_made(check: Check, tmp_path: Path) -> None:
     status, said = check()
     assert (status, [one["ok"] for one in said.values()]) == (0, [True] * len(said))
-    looks = ["settings", "data folder", "database", "artifacts", "chromium", "video", "openai", "elai", "traces"]
+    looks = [
+        "settings",
+        "data folder",
+        "database",
+        "artifacts",
+        "chromium",
+        "video",
+        "openai",
+        "elai",
+        "handlers",
+        "traces",
+    ]
     assert list(said) == looks
     assert "H.264" in said["video"]["says"]
     assert "PostgreSQL 18" in said["database"]["says"]
