@@ -67,8 +67,8 @@ def _end_all(number: int, _: object) -> None:
 
 def _given() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="how often to measure each (5)")
-    parser.add_argument("--jobs", type=int, default=20_000, help="jobs in a bulk measure (20000)")
+    parser.add_argument("--rounds", type=_count, default=5, help="how often to measure each (5)")
+    parser.add_argument("--jobs", type=_count, default=20_000, help="jobs in a bulk measure (20000)")
     parser.add_argument("--yardstick", type=Path, help="a script that measures the bare log, for the ratios")
     parser.add_argument("--events", type=float, default=1.0, help="millions of events of a full log (1)")
     parser.add_argument(
@@ -79,8 +79,16 @@ def _given() -> argparse.Namespace:
     parser.add_argument("--steady", action="store_true", help="hold 60 %% of what is done at most")
     parser.add_argument("--minutes", type=float, default=60.0, help="for so long (60)")
     given = parser.parse_args()
+    if unknown := sorted({*(given.peers or ())} - {p.name for p in PEERS}):
+        parser.error(f"no peers are {', '.join(unknown)}")
     given.peers = None if given.peers is None else [p for p in PEERS if not given.peers or p.name in given.peers]
     return given
+
+
+def _count(given: str) -> int:
+    if not given.isdecimal() or int(given) < 1:
+        raise argparse.ArgumentTypeError(f"{given!r} is no number from 1 on")
+    return int(given)
 
 
 def _peers(bench: Bench, given: argparse.Namespace, folder: Path) -> str:

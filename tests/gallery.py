@@ -4,6 +4,7 @@ With a folder, `python -m tests.gallery FOLDER`, all pages are put there as PNG,
 at. Needs Debian's chromium.
 """
 
+import argparse
 import io
 import json
 import shutil
@@ -223,11 +224,15 @@ def picture(page: Page, url: str, *, whole: bool) -> bytes:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.gallery", description="Make the pictures of the console anew."
+    )
+    parser.add_argument("folder", nargs="?", type=Path, help="where all pages go, to be looked at (docs/images, a few)")
+    there = parser.parse_args().folder
     chromium = shutil.which("chromium")
     if chromium is None:
         print("chromium is not installed: apt-get install chromium", file=sys.stderr)
         return 1
-    there = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     with (
         tempfile.TemporaryDirectory() as folder,
         demo(Path(folder)) as (filled, start),
