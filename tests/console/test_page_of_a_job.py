@@ -58,11 +58,14 @@ def test_on_a_telephone_what_can_be_done_stands_before_what_happened(console: Co
     assert all(beneath(cards[upper], cards[lower]) for upper, lower in pairwise(order))
     actions = cards["actions"]
     assert actions["y"] + actions["height"] <= SCREEN
-    for link in ("label.txt", "Download the bundle"):
-        box = page.get_by_role("link", name=link, exact=True).bounding_box()
-        assert box is not None
-        assert beneath(box, cards["timeline"])
+    box = page.get_by_role("link", name="label.txt", exact=True).bounding_box()
+    assert box is not None
+    assert beneath(box, cards["timeline"])
+    box = page.get_by_role("link", name="Download the bundle", exact=True).bounding_box()
+    assert box is not None
+    assert beneath(box, actions)
     page.locator("#main").focus()
+    tab_to(page, page.get_by_role("link", name="Download the bundle"), 1)
     tab_to(page, page.get_by_role("textbox", name="Reason"), 1)
     tab_to(page, page.get_by_role("button", name="Requeue"), 1)
 
