@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Start
 from tests.infrastructure.nodes import Node
+from tests.interfaces.closed import Closed
 
 Json = Any
 LEAKS = re.compile(
@@ -127,6 +128,25 @@ def other(service: Service, dsn: str, start_for_module: Start) -> Iterator[Servi
     speaker = Service(start_for_module("api", "--port", "0", DATABASE_URL=dsn).url, dsn)
     yield speaker
     speaker.close()
+
+
+@pytest.fixture(scope="module")
+def closed(dsn: str, start_for_module: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Closed]:
+    """Two servers over one database, with a key of each role for all namespaces, and others for one."""
+    service = Closed(dsn, [], tmp_path_factory.mktemp("keys"))
+    service.make("admin", "admin")
+    servers = [start_for_module("api", "--port", "0", DATABASE_URL=dsn) for _ in range(2)]
+    service.urls = [server.url for server in servers]
+    for role in ("client", "worker", "auditor", "operator"):
+        service.ask_for(role, role)
+    for name, role in (("of-a", "client"), ("reads-a", "auditor"), ("runs-a", "operator"), ("works-a", "worker")):
+        service.ask_for(name, role, "a")
+    service.ask_for("of-b", "client", "b")
+    for role in ("client", "worker"):
+        service.ask_for(f"{role}-of-default", role, "default")
+    yield service
+    said = "".join(line for server in servers for line in server.output)
+    assert not [name for name, secret in service.secrets.items() if secret in said], "a log has a key in it"
 
 
 @pytest.fixture
