@@ -235,11 +235,11 @@ class Audit:
         sealed = await self._until_sealed(found, seconds)
         return await self._read(self._prove, found, sealed)
 
-    async def bundle(self, job_id: UUID, namespace: str | None, by: str, seconds: float) -> AsyncIterator[bytes]:
+    async def bundle(self, job_id: UUID, namespace: str | None, by: str | None, seconds: float) -> AsyncIterator[bytes]:
         """A job in one file, as JSON: what is sealed of its events, as stored, and what proves them.
 
         Waits up to `seconds` until all there are now is sealed. Raises NotFound, and Conflict while nothing of it is
-        sealed. That it was asked for is recorded first.
+        sealed. That it was asked for is recorded first; `by` is None for somebody who takes nothing of it.
         """
         view = await self._jobs.get(job_id, namespace)
         if seconds and (last := await self._read(self._proofs.at_version, job_id, view.version)) is not None:
@@ -250,7 +250,8 @@ class Audit:
             raise Conflict(f"nothing of job {job_id} is sealed yet; ask again in a few seconds, with Prefer: wait=20")
         proof = await self._read(self._prove, last, sealed)
         keys = await self.keys()
-        await self.record(by, "bundle", job_id=job_id)
+        if by is not None:
+            await self.record(by, "bundle", job_id=job_id)
         return self._written(job_id, last.version, view.version - last.version, proof, keys)
 
     async def record(self, by: str, action: Action, *, job_id: UUID | None = None, filter: str | None = None) -> None:

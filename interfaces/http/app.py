@@ -62,12 +62,14 @@ from interfaces.http.presentations import (
     get_thumbnail,
     get_video,
 )
-from interfaces.http.problems import answer_problem
+from interfaces.http.problems import allow, answer_problem, refuse
 from interfaces.http.requests import StrictRequest
 from interfaces.http.safety import safe
 from interfaces.http.tracing import traced
 from interfaces.http.visualizations import create_visualization, get_page, get_visualization
 from interfaces.http.workers import claim_jobs, report
+
+TYPE = b"content-type"
 
 
 def create_app(service: Any, *, older_pollers: bool = True) -> ASGIApp:
@@ -148,13 +150,15 @@ def _cors(origins: Sequence[str]) -> CORSConfig | None:
         return None
     return CORSConfig(
         allow_origins=list(origins),
-        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
         allow_headers=[
             "Authorization",
+            "Content-Digest",
             "Content-Type",
             "Idempotency-Key",
             "If-Match",
             "If-None-Match",
+            "If-Range",
             "Last-Event-ID",
             "Prefer",
             "Range",
@@ -186,7 +190,7 @@ def _with_methods(app: ASGIApp) -> ASGIApp:
         if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET", "head": True}  # type: ignore[assignment]
         elif scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS":
-            send = _allowing_all(scope, send)
+            send = _refusing_foreign(_allowing_all(scope, send))
         await app(scope, receive, send)
 
     return answered
@@ -213,7 +217,24 @@ def _allowing_all(scope: Scope, send: Send) -> Send:
         if message["type"] == "http.response.start" and (path := scope.get("path_template")):
             routes = (route for route in scope["litestar_app"].routes if route.path_format == path)
             for route in routes:
-                MutableScopeHeaders(message)["Allow"] = ", ".join(sorted(route.methods))
+                MutableScopeHeaders(message)["Allow"] = allow(route.methods)
         await send(message)
+
+    return answer
+
+
+def _refusing_foreign(send: Send) -> Send:
+    """litestar tells a page elsewhere in plain text that it may not ask what it is about to."""
+    refused = False
+
+    async def answer(message: Message) -> None:
+        nonlocal refused
+        if message["type"] == "http.response.start" and message["status"] == 400:
+            refused = any(value.startswith(b"text/plain") for name, value in message["headers"] if name == TYPE)
+        if not refused:
+            await send(message)
+        elif message["type"] == "http.response.body":
+            told = message["body"].decode().removeprefix("Disallowed CORS ").lower()
+            await refuse(send, "forbidden", f"pages elsewhere may not ask so; not allowed: {told}")
 
     return answer

@@ -182,12 +182,17 @@ def _is_known(if_none_match: str, etag: str) -> bool:
 
 
 def _range(request: Request[Any, Any, Any], size: int, etag: str) -> tuple[int, int] | None:
-    """The one range asked for, as start and end; None for the whole, also when several are asked for.
+    """The one range asked for, as start and end; None for the whole, also for HEAD and when several are asked for.
 
     Raises a problem for one beyond the end.
     """
     asked = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", request.headers.get("range", "").strip(), re.IGNORECASE)
-    if asked is None or not any(asked.groups()) or request.headers.get("if-range", etag) != etag:
+    if (
+        asked is None
+        or request.scope.get("head")
+        or not any(asked.groups())
+        or request.headers.get("if-range", etag) != etag
+    ):
         return None
     first, last = asked.groups()
     if first:

@@ -62,12 +62,14 @@ class ArchivePage(Struct, frozen=True):
     """The months that left the log, the oldest first. A `month` is told by its first day."""
 
     items: list[ArchiveView]
+    next: None = None
 
 
 class SealingKeyPage(Struct, frozen=True):
     """The public keys that signed checkpoints, the first one first."""
 
     items: list[SealingKey]
+    next: None = None
 
 
 class AccessPage(Struct, frozen=True):
@@ -153,7 +155,8 @@ async def archives_link(request: Request[Any, Any, Any], after: int) -> dict[str
 async def get_bundle(request: Request[Any, Any, Any]) -> Stream:
     query(request, NoQuery)
     id = job_id(request)
-    content = await _audit(request).bundle(id, namespace(request), asked(request).by, wait(request) or 0)
+    taker = None if request.scope.get("head") else asked(request).by
+    content = await _audit(request).bundle(id, namespace(request), taker, wait(request) or 0)
     named = {"Content-Disposition": f'attachment; filename="job-{id}.json"'}
     return Stream(await begun(content), media_type=JSON, headers={**UNBUFFERED, **named})
 

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import socket
+from collections import deque
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -21,6 +22,9 @@ SPARE_FILES = 64
 """Files that are not for clients: connections to the database, artifacts, the log."""
 MOST_DISCARDED = 64 * 1024 * 1024
 """Bytes of a body that are read and thrown away after its answer, so that a client who is sending sees the answer."""
+
+NO_TRAILERS: deque[tuple[bytes, bytes]] = deque(maxlen=0)
+"""Keeps nothing. What stands behind a body is no header (RFC 9110, 6.5.1), and uvicorn takes it for one."""
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -98,6 +102,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._heads += 1
         self._stop_waiting()
         super().on_headers_complete()
+        self.headers = NO_TRAILERS  # type: ignore[assignment]
         answer = OneWrite(self.loop, self.transport)
         self.cycle.transport, self.cycle.on_response = answer, lambda: self._answered(answer)
         if self.scope["http_version"] == "1.0":

@@ -95,14 +95,14 @@ async def get_log(request: Request[Any, Any, Any]) -> Response[bytes] | Stream:
     match wanted_format(request):
         case "sse":
             after = after if seen is None else seen
-            return sse(_live(following, after, wanted, enveloped), await archives_link(request, after))
+            return sse(request, _live(following, after, wanted, enveloped), await archives_link(request, after))
         case "ndjson":
             if not request.scope.get("head"):
                 await request.app.state.service.audit.record(
                     asked_by(request).by, "export", filter=request.scope["query_string"].decode()
                 )
             lines = await begun(_lines(following, after, asked.limit, wanted, enveloped))
-            return ndjson(lines, await archives_link(request, after))
+            return ndjson(request, lines, await archives_link(request, after))
         case "json":
             limit = asked.limit or 1000
 

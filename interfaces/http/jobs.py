@@ -253,9 +253,9 @@ async def get_events(request: Request[Any, Any, Any]) -> Response[bytes] | Strea
             after = wanted.after_version if seen is None else seen
             if job.finished_at is not None and after >= job.version:
                 return Response(b"", status_code=204, media_type=SSE)
-            return sse(_live(following, id, after))
+            return sse(request, _live(following, id, after))
         case "ndjson":
-            return ndjson(await begun(_lines(following, job, wanted.after_version, wanted.limit)))
+            return ndjson(request, await begun(_lines(following, job, wanted.after_version, wanted.limit)))
         case "json":
             limit = wanted.limit or 1000
             read = partial(following.history, id, known=job.version)

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problems: here, and only here, codes meet HTTP."""
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -122,12 +123,19 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
     headers = dict(error.headers) if isinstance(error, HTTPProblem) else {}
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)
+    if "allow" in headers:  # as the framework writes it
+        headers["allow"] = allow(headers["allow"].split(", "))
     if told.status in (429, 503):
         headers["Retry-After"] = str(error.retry_after if isinstance(error, RateLimited) else RETRY_AFTER)
     if told.status == 401:
         headers["WWW-Authenticate"] = CHALLENGE
     headers["X-Request-Id"] = request_id
     return Response(encode(told), status_code=told.status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def allow(methods: Collection[str]) -> str:
+    """What an Allow header says where the framework knows of these methods: HEAD is answered wherever GET is."""
+    return ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else set(methods)))
 
 
 async def refuse(send: Send, code: str, detail: str) -> None:

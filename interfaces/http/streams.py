@@ -1,7 +1,8 @@
 """Events as they come: server-sent events (WHATWG HTML, 9.2) and newline-delimited JSON."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from litestar import Request
 from litestar.response import Stream
@@ -10,7 +11,7 @@ from msgspec.json import encode
 
 from application.errors import FieldError, Invalid
 from application.jobs import EventView
-from interfaces.http.requests import header
+from interfaces.http.requests import header, header_list
 
 T = TypeVar("T")
 SSE = "text/event-stream"
@@ -22,23 +23,32 @@ COMMENT_SECONDS = 15.0
 """Silence after which a comment tells the client, and every proxy between, that we are there."""
 LARGEST = 2**63 - 1
 """The largest version and position that Postgres can be asked for."""
+Format: TypeAlias = Literal["json", "ndjson", "sse"]
+FORMATS: dict[str, Format] = {
+    "application/json": "json",
+    "application/*": "json",
+    "*/*": "json",
+    "application/x-ndjson": "ndjson",
+    "application/ndjson": "ndjson",
+    "text/event-stream": "sse",
+}
+_WEIGHT = re.compile(r"(?:^|;)\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|$)", re.ASCII | re.IGNORECASE)
 COMMENT = b": still here\n\n"
 PIECE = 64 * 1024
 NONE: Mapping[str, str] = {}
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-def wanted_format(request: Request[Any, Any, Any]) -> Literal["json", "ndjson", "sse"]:
-    """The first of our formats that the Accept header names; JSON without one."""
-    for part in request.headers.get("accept", "").split(","):
-        match part.split(";")[0].strip().lower():
-            case "text/event-stream":
-                return "sse"
-            case "application/x-ndjson" | "application/ndjson":
-                return "ndjson"
-            case "application/json" | "*/*" | "application/*":
-                return "json"
-    return "json"
+def wanted_format(request: Request[Any, Any, Any]) -> Format:
+    """The one of our formats that the Accept header likes best, of equals the first; JSON without one."""
+    wanted: Format = "json"
+    most = 0.0
+    for part in (header_list(request, "Accept") or "").split(","):
+        name, _, parameters = part.partition(";")
+        format, weight = FORMATS.get(name.strip().lower()), _weight(parameters)
+        if format is not None and weight > most:
+            wanted, most = format, weight
+    return wanted
 
 
 def last_event_id(request: Request[Any, Any, Any]) -> int | None:
@@ -81,12 +91,12 @@ async def begun(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     return whole()
 
 
-def sse(messages: AsyncIterator[bytes], headers: Mapping[str, str] = NONE) -> Stream:
-    return Stream(messages, media_type=SSE, headers={**UNBUFFERED, **headers})
+def sse(request: Request[Any, Any, Any], messages: AsyncIterator[bytes], headers: Mapping[str, str] = NONE) -> Stream:
+    return _streamed(request, messages, SSE, headers)
 
 
-def ndjson(lines: AsyncIterator[bytes], headers: Mapping[str, str] = NONE) -> Stream:
-    return Stream(lines, media_type=NDJSON, headers={**UNBUFFERED, **headers})
+def ndjson(request: Request[Any, Any, Any], lines: AsyncIterator[bytes], headers: Mapping[str, str] = NONE) -> Stream:
+    return _streamed(request, lines, NDJSON, headers)
 
 
 async def gather(
@@ -113,3 +123,21 @@ async def gather(
         if len(page) < wanted:
             return items, False
         after = place(items[-1])
+
+
+def _streamed(
+    request: Request[Any, Any, Any], content: AsyncIterator[bytes], media_type: str, headers: Mapping[str, str]
+) -> Stream:
+    """HEAD is not shown the content, and would keep its connection until that ends."""
+    shown = _nothing() if request.scope.get("head") else content
+    return Stream(shown, media_type=media_type, headers={**UNBUFFERED, **headers})
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    yield b""
+
+
+def _weight(parameters: str) -> float:
+    """The weight that a part of an Accept header has (RFC 9110, 12.4.2)."""
+    found = _WEIGHT.search(parameters)
+    return float(found[1]) if found else 1.0

@@ -62,7 +62,7 @@ def test_before_anything_is_sealed_it_is_said(service: "Service") -> None:
     told = service.problem(service.http.get(f"/v1/audit/jobs/{created['id']}/bundle"), 409, "conflict")
     assert "not sealed yet" not in told["title"]
     assert "Prefer: wait" in told["detail"]
-    assert service.http.get("/v1/audit/keys").json() == {"items": []}
+    assert service.http.get("/v1/audit/keys").json() == {"items": [], "next": None}
 
 
 def test_a_monitor_rebuilds_the_tree_from_tiles_and_entries(service: "Service", sealing: Sealing, get: Get) -> None:
@@ -200,6 +200,7 @@ def test_who_takes_what_is_recorded_and_stays(service: "Service", sealing: Seali
     created = service.create()
     sealing.all()
     get(f"jobs/{created['id']}/bundle")
+    assert service.http.head(f"/v1/audit/jobs/{created['id']}/bundle").status_code == 200
     lines = {"accept": "application/x-ndjson"}
     assert service.http.get("/v1/events?type=job.created&limit=1", headers=lines).status_code == 200
     assert service.http.head("/v1/events", headers=lines).status_code == 200

@@ -102,7 +102,7 @@ def test_another_method_is_refused_with_those_that_are_taken(service: "Service",
 
 def test_options_tells_all_methods_of_an_address(service: "Service") -> None:
     answer = service.http.options("/v1/jobs")
-    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, OPTIONS, POST")
+    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
 
 
 @pytest.mark.parametrize(
