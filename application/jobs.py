@@ -1,6 +1,6 @@
 """Asking for jobs, changing their course, and looking at them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol, Self, TypeAlias
 from uuid import UUID
@@ -27,6 +27,7 @@ QUOTA_RETRY_SECONDS = 1
 """After which a key with a quota may ask again: nobody knows when a job of its own will finish."""
 READ_PATIENCE = 2.0
 """Seconds after which a read says that the database is away."""
+LONGEST_LABEL_NAME = 100
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 NO_DOTS = r"^([^.\u0000][^\u0000]*|\.[^.\u0000][^\u0000]*|\.\.[^\u0000]+)$"
 QueueName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_DOTS)]
@@ -65,7 +66,9 @@ class NewJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     time_limit: Annotated[float, Meta(gt=0, le=30 * DAY)] | None = None
     labels: (
         Annotated[
-            dict[Annotated[str, Meta(min_length=1, max_length=100)], Annotated[str, Meta(max_length=500)]],
+            dict[
+                Annotated[str, Meta(min_length=1, max_length=LONGEST_LABEL_NAME)], Annotated[str, Meta(max_length=500)]
+            ],
             Meta(max_length=64),
         ]
         | None
@@ -308,12 +311,30 @@ class Requeue(Struct, frozen=True, kw_only=True):
         return _accepted(self.asked.key, [job], batch.record(job, events), batch)
 
 
-Label: TypeAlias = Annotated[str, Meta(pattern=r"^[^:\u0000]+:[^\u0000]*$", description="name:value")]
+MOST_LABELS = 1000
+"""That a filter is looked for by; each is a condition of its own."""
+Label: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^\u0000]+:[^\u0000]*$",
+        description="name:value. Where there are more colons, any of them may end the name: `a:b:c` is both the label "
+        "`a` with the value `b:c` and the label `a:b` with the value `c`.",
+    ),
+]
 
 
 def names_and_values(labels: Sequence[Label]) -> tuple[tuple[str, str], ...]:
-    """Labels as a filter has them."""
-    return tuple((name, value) for name, _, value in (label.partition(":") for label in labels))
+    """Labels as a filter has them. Raises Invalid for those that can be read in too many ways."""
+    read = tuple(dict.fromkeys(pair for label in labels for pair in _readings(label)))
+    if len(read) > max(MOST_LABELS, len(labels)):
+        raise Invalid(FieldError("label", f"can be read as {len(read)} labels, for all the colons; give fewer at once"))
+    return read
+
+
+def _readings(label: Label) -> Iterator[tuple[str, str]]:
+    """Each name that ends before a colon, and the value after that; one that no label has, rather than none."""
+    ends = [at for at, character in enumerate(label[: LONGEST_LABEL_NAME + 1]) if character == ":" and at > 0]
+    return ((label[:at], label[at + 1 :]) for at in ends or [label.index(":", 1)])
 
 
 class Filter(Struct, frozen=True, kw_only=True):
