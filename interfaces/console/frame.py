@@ -24,6 +24,8 @@ from interfaces.http.problems import KINDS, Problem, answer_problem
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_SHOWN = 20_000
 """Characters of a JSON value that a page shows; the API has all of it."""
+BRIEF = 240
+"""Characters of a message among others: what stands below it stays in sight, and the job's page has all of it."""
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; media-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -113,7 +115,7 @@ def _templates() -> Environment:
     )
     environment.globals |= {"CLIENT": CLIENT, "AUDITOR": AUDITOR, "OPERATOR": OPERATOR}
     environment.filters |= {"json": _json, "moment": moment, "duration": duration, "bytes": _bytes}
-    environment.filters |= {"said": details, "says": _says, "segment": _segment}
+    environment.filters |= {"said": details, "says": _says, "segment": _segment, "brief": brief}
     return environment
 
 
@@ -129,6 +131,10 @@ def _says(job: JobView) -> str:
     if job.status == "queued" and job.run_at > job.created_at:
         return f"runs from {moment(job.run_at)}"
     return job.message or job.step or ""
+
+
+def brief(text: str) -> str:
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}…"
 
 
 def moment(at: datetime) -> str:

@@ -32,8 +32,6 @@ MOST_EVENTS = 100
 """Events of a job that its page tells of, those around the version that the slider stands at; the API has all."""
 MOST_OF_EVENT = 4_000
 """Characters of each that it shows."""
-MOST_OF_MESSAGE = 300
-"""Characters that a message and an error have at its head, so that its actions stay in sight; its events have all."""
 UNTOLD = frozenset({"version", "position", "updated_at"})
 """Fields that every event changes."""
 
@@ -90,7 +88,6 @@ async def show_job(request: Request[Any, Any, Any]) -> Response[Any]:
         job=job,
         events=told,
         most_of_event=MOST_OF_EVENT,
-        most_of_message=MOST_OF_MESSAGE,
         most_at_once=MOST_AT_ONCE,
         timeline=draw(drawn.events, datetime.now(UTC) if drawn.last == job.version else drawn.events[-1].at),
         drawn=drawn,

@@ -77,6 +77,7 @@ def test_a_long_message_and_error_do_not_push_the_actions_out_of_sight(console: 
     console.report(id, "progressed", progress=0.5, message="word " * 400)
     console.report(id, "failed", error=error, final=True)
     page = look(f"{console.url}/jobs/{id}", width=NARROW)
+    expect(page.get_by_role("link", name="Download the bundle")).to_be_visible()
     assert boxes(page)["actions"]["y"] <= SCREEN
     expect(page.locator("#why")).to_contain_text(error["message"].strip())
 

@@ -4,6 +4,7 @@ import { TYPES } from "./follow.js";
 
 const MOST = 500;
 const AGAIN = 1000;
+const BRIEF = 240; // characters; the job's page has all of a message
 
 export function tail() {
   const list = document.querySelector("[data-tail]");
@@ -61,7 +62,8 @@ function row(event) {
   what.className = "grow";
   const { kind, step, message, reason, error, artifact, attempt } = event.data;
   const said = [kind, step, message, reason, error?.message, artifact && `saved ${artifact.name}`].filter(Boolean);
-  what.textContent = said.join(" · ") || (attempt ? `attempt ${attempt}` : "");
+  const words = said.join(" · ") || (attempt ? `attempt ${attempt}` : "");
+  what.textContent = words.length > BRIEF ? `${words.slice(0, BRIEF)}…` : words;
   const by = document.createElement("small");
   by.textContent = event.by;
   const at = document.createElement("time");
