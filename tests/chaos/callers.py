@@ -2,12 +2,13 @@
 
 import threading
 import time
+from itertools import count
 from typing import Any
 
 from tests.chaos.client import Answer, Client, Doors
 from tests.chaos.meter import Meter
 from tests.chaos.streams import follow_job
-from tests.chaos.witness import Recorded, Witness
+from tests.chaos.witness import ASKED, Recorded, Witness
 
 RETRY = {"initial": 0.1, "factor": 1, "max": 0.1}
 ENDED = {"completed", "failed", "cancelled"}
@@ -71,9 +72,12 @@ class Caller:
         key = f"caller {self._number}, job {self._jobs}"
         new = {"kind": kind, "input": self._jobs, "retry": RETRY, "max_attempts": 1000}
         new["heartbeat_timeout"] = HEARTBEAT_SECONDS
-        id, version = self._create(new, key)
-        if self._jobs % 5 == 0:
-            self._create(new, key)
+        if self._jobs % 3 == 0 and kind != "slow":  # one that nobody knows of must end by itself
+            id, version = self._create_without_key(new, key)
+        else:
+            id, version = self._create(new, key)
+            if self._jobs % 5 == 0:
+                self._create(new, key)
         if kind == "slow":
             self._cancel(id)
         if self._jobs % 25 == 1:
@@ -85,7 +89,22 @@ class Caller:
         self._meter.count()
 
     def _create(self, new: dict[str, Any], key: str) -> tuple[str, int]:
-        answer = self._ask("POST", "/v1/jobs", new, Idempotency_Key=key)
+        return self._created(self._ask("POST", "/v1/jobs", new, Idempotency_Key=key), key)
+
+    def _create_without_key(self, new: dict[str, Any], key: str) -> tuple[str, int]:
+        """Another job each time that nobody says whether there is one."""
+        until = time.monotonic() + PATIENCE
+        for n in count(1):
+            request = f"{key}, request {n}"
+            answer = self._ask.once("POST", "/v1/jobs", new | {"labels": {ASKED: request}})
+            if answer is not None:
+                return self._created(answer, request)
+            self._witness.doubt(request)
+            if time.monotonic() > until:
+                break
+        raise TimeoutError(f"nobody makes a job for {key}")
+
+    def _created(self, answer: Answer, key: str) -> tuple[str, int]:
         self._must(answer, 202, key)
         view = answer.json
         self._witness.create(key, view["id"])

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -76,6 +77,20 @@ class Client:
             self._stop.wait(PAUSE)
         raise TimeoutError(f"{method} {path} is not answered; the last was {said}")
 
+    def once(self, method: str, path: str, body: Any) -> Answer | None:
+        """The answer of one server that is asked once; None where it gave none, or is away or stopping."""
+        url = self._doors.one(self.dice)
+        with closing(connect(url, TIMEOUT)) as connection:
+            try:
+                answer = _answer(connection, method, path, encode(body), {})
+            except BROKEN:
+                answer = None
+        if answer is not None and answer.status != 503:
+            return answer
+        self._doors.failed(url)
+        self._stop.wait(PAUSE)
+        return None
+
     def close(self) -> None:
         for connection in self._connections.values():
             connection.close()
@@ -86,9 +101,7 @@ class Client:
             fresh = connection is None
             connection = connection or connect(url, TIMEOUT)
             try:
-                connection.request(method, path, content, headers)
-                with connection.getresponse() as response:
-                    answer = Answer(response.status, response.headers, response.read())
+                answer = _answer(connection, method, path, content, headers)
             except TimeoutError:
                 connection.close()
                 raise
@@ -100,6 +113,14 @@ class Client:
             self._connections[url] = connection
             return answer
         raise AssertionError("unreachable")
+
+
+def _answer(
+    connection: http.client.HTTPConnection, method: str, path: str, content: bytes | None, headers: dict[str, str]
+) -> Answer:
+    connection.request(method, path, content, headers)
+    with connection.getresponse() as response:
+        return Answer(response.status, response.headers, response.read())
 
 
 def connect(url: str, timeout: float) -> http.client.HTTPConnection:

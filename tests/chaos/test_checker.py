@@ -13,7 +13,7 @@ from application.ledger import IdempotencyKey
 from application.reports import CompletionReport, ProgressReport
 from tests.chaos.checker import Checker
 from tests.chaos.marks import Mark
-from tests.chaos.witness import Recorded, Witness
+from tests.chaos.witness import ASKED, Recorded, Witness
 from tests.infrastructure.nodes import Node, migrated, new_job
 
 KEY = "caller 0, job 1"
@@ -61,6 +61,23 @@ def test_an_acknowledged_job_that_is_lost_is_found(scene: Scene) -> None:
     lost = str(uuid4())
     scene.witness.create("caller 0, job 2", lost)
     assert scene.differences() == [f"the acknowledged job {lost} of caller 0, job 2 is lost"]
+
+
+def test_a_request_without_a_key_that_made_two_jobs_is_found(scene: Scene) -> None:
+    with Node(scene.dsn) as node:
+        node.create(*[new_job(labels={ASKED: "caller 0, job 2, request 1"}) for _ in range(2)])
+    assert any("the key caller 0, job 2, request 1 made job" in found for found in scene.differences())
+
+
+def test_a_request_without_a_key_may_have_made_a_job_when_nobody_said(scene: Scene) -> None:
+    key = "caller 0, job 2, request 1"
+    with Node(scene.dsn) as node:
+        (id,) = node.create(new_job(labels={ASKED: key}))
+        node.claim()
+        node.say(CompletionReport(job_id=id, attempt=1, result=Raw(b"null")))
+    assert scene.differences() == [f"the job of {key} was never acknowledged, though its caller waited"]
+    scene.witness.doubt(key)
+    assert scene.differences() == []
 
 
 def test_a_key_that_made_two_jobs_is_found(scene: Scene) -> None:

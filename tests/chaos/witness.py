@@ -4,6 +4,9 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
+ASKED = "asked"
+"""The label by which requests without an Idempotency-Key are known."""
+
 
 class Recorded(NamedTuple):
     """A step's output that a worker's report was acknowledged for."""
@@ -20,7 +23,9 @@ class Witness:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.created: dict[str, str] = {}
-        """The job that was acknowledged for each Idempotency-Key."""
+        """The job that was acknowledged for each Idempotency-Key, or for each request without one, by its label."""
+        self.unsure: set[str] = set()
+        """Requests without a key, by their label, of which nobody knows whether they made a job."""
         self.ended: dict[str, dict[str, Any]] = {}
         """Each job as it was when a caller was told that it had ended."""
         self.cancelled: set[str] = set()
@@ -45,6 +50,10 @@ class Witness:
             known = self.created.setdefault(key, id)
             if known != id:
                 self.violations.append(f"the key {key} was answered with job {known} and with job {id}")
+
+    def doubt(self, key: str) -> None:
+        with self._lock:
+            self.unsure.add(key)
 
     def end(self, view: dict[str, Any]) -> None:
         with self._lock:
