@@ -27,6 +27,7 @@ import sys
 import zlib
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -105,7 +106,7 @@ def verify(bundle: bytes, keys: Sequence[str]) -> dict[str, Any]:
         last = _check_chain(job, events)
         origin, size, root, signed_by = _check_note(proof["checkpoint"], keys)
         _check_leaf(job, events, last, proof, size, root)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise Unreadable(f"this is no bundle of a job: {type(error).__name__}: {error}") from error
     return {
         "job_id": str(job),
@@ -122,7 +123,7 @@ def verify_archive(path: str, keys: Sequence[str]) -> dict[str, Any]:
     try:
         with gzip.open(path) as lines, TemporaryFile() as leaves:
             return _Archive(lines, leaves).check(keys)
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, OverflowError, zlib.error) as error:
         raise Unreadable(f"this is no archive of a month: {type(error).__name__}: {error}") from error
 
 
@@ -147,7 +148,13 @@ class _Archive:
             line = self._next()
         if self._root(size) != root:
             raise Difference("the archive's tiles do not make the root that was signed")
-        events, jobs, footer = self._check_events(line, UUID(header["low"]), UUID(header["high"]))
+        low, high = UUID(header["low"]), UUID(header["high"])
+        begins = datetime.fromtimestamp((low.int >> 80) // 1000, UTC)  # an id begins with milliseconds (RFC 9562, 5.7)
+        if header["month"][:7] != f"{begins:%Y-%m}":
+            raise Difference(
+                f"the archive says that it is of {header['month']}, and its jobs are from {begins:%Y-%m} on"
+            )
+        events, jobs, footer = self._check_events(line, low, high)
         if (footer["events"], footer["jobs"]) != (events, jobs) or events != self._marked:
             raise Difference(
                 f"the archive has {events} events of {jobs} jobs; it says {footer['events']} of {footer['jobs']}, and "
@@ -317,6 +324,9 @@ def _check_leaf(
         at, end = at >> 1, end >> 1
     if end or made != root:
         raise Difference(f"{where}: the log that was signed does not have this event at leaf {proof['index']}")
+    for field, true in (("hash", last), ("root", root)):
+        if proof[field] != true.hex():
+            raise Difference(f"{where}: the proof's {field} is not that of what it stands beside")
 
 
 def _is_gzip(path: str) -> bool:

@@ -105,3 +105,13 @@ def test_a_job_that_is_not_in_it_a_file_that_is_none_and_a_key_that_signed_nothi
     cut = tmp_path / "cut.gz"
     cut.write_bytes(kept.file.read_bytes()[:-100])
     refused(1, "this is no archive of a month", cut, kept.old[0], "--key", keys[0])
+
+
+def test_an_archive_is_of_the_month_that_it_says(kept: Kept, keys: list[str], tmp_path: Path) -> None:
+    lines = gzip.decompress(kept.file.read_bytes()).splitlines(keepends=True)
+    header = json.loads(lines[0])
+    header["month"] = f"{month_before(9):%Y-%m-%d}"
+    other = tmp_path / "other.gz"
+    other.write_bytes(gzip.compress(b"".join([json.dumps(header).encode() + b"\n", *lines[1:]])))
+    with pytest.raises(verify.Difference, match="and its jobs are from"):
+        verify.verify_archive(str(other), keys)

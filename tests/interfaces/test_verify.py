@@ -145,6 +145,15 @@ def another_leaf(made: Json) -> None:
     made["inclusion"]["index"] = 701
 
 
+def another_root(made: Json) -> None:
+    """Beside the checkpoint, which has the true one."""
+    made["inclusion"]["root"] = "00" * 32
+
+
+def another_hash(made: Json) -> None:
+    made["inclusion"]["hash"] = made["events"][0]["hash"]
+
+
 def beyond(made: Json) -> None:
     made["inclusion"]["index"] = 1000
 
@@ -182,6 +191,8 @@ DIFFERENCES: list[tuple[Callable[[Json], None], str]] = [
     (another_jobs, "the proof is of version 4 of job 01890a5d-ac96-774b-bcce-b302099a8058"),
     (another_size, "size differs"),
     (another_leaf, "does not have this event at leaf 701"),
+    (another_root, "version 4: the proof's root is not"),
+    (another_hash, "version 4: the proof's hash is not"),
     (beyond, "there is no leaf 1000"),
     (longer_proof, "the proof is too long"),
     (forged_checkpoint, "the signature of log.example"),
