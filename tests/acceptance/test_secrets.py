@@ -10,7 +10,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from interfaces.http.guard import COOKIE
-from tests.collector import collector
+from tests.collector import Collector, collector
 from tests.conftest import Start
 from tests.doors import door
 from tests.infrastructure.nodes import ask
@@ -21,11 +21,11 @@ PASSWORD, OPENAI, ELAI = "the-password-of-it", "sk-the-openai-key-of-it", "the-e
 
 @pytest.mark.parametrize("log", ["console", "json"])
 def test_no_secret_gets_out(dsn: str, start: Start, log: str) -> None:
+    """Of roles that run apart, one of which works over HTTP: nor in any span of any of them."""
     parts = urlsplit(dsn)
     named = urlunsplit(parts._replace(netloc=f"{parts.username or 'postgres'}:{PASSWORD}@{parts.hostname or ''}"))
-    with door(
-        401, answer={"error": {"message": f"Incorrect API key provided: {OPENAI}", "type": "invalid"}}
-    ) as outside:
+    refusal = {"error": {"message": f"Incorrect API key provided: {OPENAI}", "type": "invalid"}}
+    with door(401, answer=refusal) as outside, collector() as collecting:
         environment = {
             "DATABASE_URL": named,
             "JOBLEDGER_LOG": log,
@@ -33,28 +33,44 @@ def test_no_secret_gets_out(dsn: str, start: Start, log: str) -> None:
             "OPENAI_BASE_URL": f"{outside}/v1",
             "ELAI_API_KEY": ELAI,
             "ELAI_BASE_URL": outside,
+            **collecting.environment,
         }
         made = start("keys", "create", "--name", f"a-{log}", "--role", "admin", "--json", **environment)
         key = json.loads(made.wait_for_line('"secret"'))["secret"]
-        processes = [start("api", "--port", "0", **environment), start("worker", **environment)]
+        processes = [start("api", "--port", "0", **environment), start("projector", **environment)]
         url = processes[0].url
+        far = {**environment, "JOBLEDGER_URL": url, "JOBLEDGER_KEY": key, "JOBLEDGER_QUEUES": f"far-{log}"}
+        processes += [start("worker", **environment), start("worker", "--url", url, **far)]
         with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as http:
             deck = {"title": "t", "slides": [{"title": "s"}], "renderer": "elai"}
             asked = [("visualizations", {"question": "What is 15 % of 80?"}), ("presentations", deck)]
+            asked += [("jobs", {"kind": "visualization", "queue": f"far-{log}", "input": asked[0][1]})]
             ids = [http.post(f"/v1/{path}", json=body).raise_for_status().json()["id"] for path, body in asked]
             shown = [http.get(f"/v1/jobs/{id}", headers={"Prefer": "wait=60"}).text for id in ids]
             shown += [http.get(f"/v1/jobs/{id}/{of}").text for id in ids for of in ("events", "why")]
             shown += [http.get(path).text for path in ("/metrics", "/readyz", "/v1/keys", "/v1/jobs/x", "/nowhere")]
             shown.append(http.get("/v1/jobs", headers={"Authorization": f"Bearer {key}x"}).text)
         assert '"failed"' in shown[0], "the key was refused, and that was told"
+        assert '"failed"' in shown[2], "also where the worker has no database"
+        eventually(lambda: len(refused_attempts(collecting)) == len(ids), 60, "spans of attempts, of both workers")
         arguments = [" ".join(psutil.Process(process.process.pid).cmdline()) for process in processes]
         for process in processes:
             process.stop()
     recorded = ask(dsn, "SELECT convert_from(state, 'UTF8') FROM events") + ask(dsn, "SELECT jobs::text FROM jobs")
     said = ["".join(process.output) for process in processes]
     everything = [*shown, *arguments, *said, *(text for (text,) in recorded)]
+    spans = b"".join(collecting.bodies)
     for secret in (PASSWORD, OPENAI, ELAI, key):
         assert not [text for text in everything if secret in text], secret
+        assert secret.encode() not in spans, secret
+    for span in collecting.spans:
+        assert span.events == [], "the message of an exception would stand there"
+
+
+def refused_attempts(collecting: Collector) -> set[str]:
+    """The jobs of attempts that failed."""
+    attempts = (span for span in collecting.spans if span.name.startswith("attempt ") and span.failed)
+    return {span.attributes["jobledger.job_id"] for span in attempts}
 
 
 HANDLERS = """
