@@ -403,7 +403,7 @@ class TestLeases:
         database = Explained(full, by_index=True)
         with database.connection() as connection, connection.transaction(force_rollback=True):
             connection.execute(RUN_OUT, [run_out])
-            with database.judging(million.HELD + 2 * run_out, 10 * million.HELD):
+            with database.judging(million.HELD + 2 * run_out, 10 * million.HELD, frozenset({"leases"})):
                 for _ in range(8):
                     found = connection.execute(EXPIRED, (60.0, [], 500), binary=True).fetchall()
                     assert len(found) == run_out
