@@ -369,6 +369,8 @@ OPERATIONS = (
         path="/v1/reports",
         id="report",
         summary="Report on claimed jobs, each on its own merits",
+        description="A report that cannot be read has its problem among the results, as one that is refused has, and "
+        "holds no other up. A request none of whose reports can be read is refused.",
         tag="workers",
         body=ReportsRequest,
         example={

@@ -171,13 +171,21 @@ def read_elements(
     errors: list[FieldError] = []
     for n, element in enumerate(elements):
         try:
-            check_json(bytes(element))
-            item = read_json(element, type)
-            check(item)
-            read.append(item)
+            read.append(read_element(element, type, f"{within}[{n}]", check))
         except Invalid as invalid:
-            errors.extend(FieldError(_path(f"{within}[{n}]", e.field), e.message) for e in invalid.errors)
+            errors.extend(invalid.errors)
     return read, errors
+
+
+def read_element(element: msgspec.Raw, type: Any, within: str, check: Callable[[Any], None] = lambda _: None) -> Any:
+    """An element as `type`. Raises Invalid with errors that name their place `within` the request."""
+    try:
+        check_json(bytes(element))
+        item = read_json(element, type)
+        check(item)
+    except Invalid as invalid:
+        raise Invalid(*(FieldError(_path(within, e.field), e.message) for e in invalid.errors)) from invalid
+    return item
 
 
 def _path(within: str, field: str) -> str:

@@ -24,7 +24,7 @@ from interfaces.http.requests import (
     namespace,
     off_the_loop,
     query,
-    read_elements,
+    read_element,
     read_json,
     sent_body,
     trace,
@@ -95,22 +95,33 @@ async def _hung_up(request: Request[Any, Any, Any]) -> None:
 @post("/v1/reports", status_code=200, request_max_body_size=LARGE_BODY, roles=WORKER)
 async def report(request: Request[Any, Any, Any]) -> JSONAnswer:
     query(request, NoQuery)
-    said = await off_the_loop(await sent_body(request), _reports)
+    worker, said = await off_the_loop(await sent_body(request), _reports)
+    readable = [report for report in said if not isinstance(report, Invalid)]
     reports: Reports = request.app.state.service.reports
     who = (trace(request), key_actor(request), namespace(request))
-    answers = await reports.say_all(said.worker, said.reports, *who)
+    answers = iter(await reports.say_all(worker, readable, *who))
     request_id = request_id_of(request)
-    results = [_result(answer, request_id) for answer in answers]
+    results = [_result(report if isinstance(report, Invalid) else next(answers), request_id) for report in said]
     return JSONAnswer(encode(ReportResults(results)))
 
 
-def _reports(body: bytes) -> ReportsRequest:
+def _reports(body: bytes) -> tuple[str, list[AnyReport | Invalid]]:
+    """The worker and, for each report, what it says or why it cannot be read. Raises Invalid where none can."""
     said = read_json(body, _RawReports)
-    reports, errors = read_elements(said.reports, AnyReport, "reports")
     check_json(encode(said.worker))
-    if errors:
-        raise Invalid(*errors)
-    return ReportsRequest(said.worker, reports)
+    reports = [_read(element, f"reports[{n}]") for n, element in enumerate(said.reports)]
+    unreadable = [report for report in reports if isinstance(report, Invalid)]
+    if unreadable and len(unreadable) == len(reports):
+        raise Invalid(*(error for invalid in unreadable for error in invalid.errors))
+    return said.worker, reports
+
+
+def _read(element: Raw, within: str) -> AnyReport | Invalid:
+    try:
+        report: AnyReport = read_element(element, AnyReport, within)
+    except Invalid as invalid:
+        return invalid
+    return report
 
 
 def _result(answer: Reported | Exception, request_id: str) -> ReportResult:
