@@ -1,5 +1,6 @@
 """Signing in to the console, and what each role finds there."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -165,6 +166,20 @@ def test_an_admin_sees_what_each_key_was_used_for_and_revokes_one(
         results = Axe().run(page)
         assert not results.violations_count, results.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+@pytest.mark.parametrize("place", ["log", "jobs", "overview", "job"])
+def test_whose_key_is_revoked_meanwhile_is_led_to_where_one_signs_in(
+    closed: Console, look: Look, secrets: dict[str, str], place: str
+) -> None:
+    made = closed.http.post("/v1/keys", json={"name": f"goes-{place}", "role": "admin"}).json()
+    path = f"/jobs/{closed.create(queue='goes')}" if place == "job" else f"/{place}"
+    page = signed_in(look, closed, made["secret"], path, strict=False)
+    expect(page.locator(".actor")).to_have_text(f"key:goes-{place}")
+    if place in ("log", "job"):
+        expect(page.locator("#connection")).to_have_text("live")
+    closed.http.delete(f"/v1/keys/{made['key']['id']}").raise_for_status()
+    expect(page).to_have_url(re.compile(r"/sign-in\?next="), timeout=30_000)
 
 
 def test_jobs_of_another_namespace_are_as_if_there_were_none(

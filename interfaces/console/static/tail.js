@@ -1,6 +1,7 @@
 // The live tail of the whole log.
 import { connection } from "./connection.js";
 import { TYPES } from "./follow.js";
+import { refresh } from "./parts.js";
 
 const MOST = 500;
 const AGAIN = 1000;
@@ -41,9 +42,11 @@ export function tail() {
         say();
       });
     }
-    source.onerror = () => {
+    source.onerror = async () => {
       connection("reconnecting…");
-      if (source.readyState === EventSource.CLOSED) setTimeout(open, AGAIN);
+      if (source.readyState !== EventSource.CLOSED) return;
+      if (await refresh()) connection("reconnecting…"); // who is no longer signed in is led to where one does that
+      setTimeout(open, AGAIN);
     };
   };
   open();
