@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from application.log_verification import Checked, Verification
-from domain.notes import Malformed, read_verifier_key
+from domain.notes import Checkpoint, Malformed, read, read_verifier_key
 from interfaces.bootstrap import LogVerifier, configure_logs, embedded, replace_lost_key, sealing_keys
 from interfaces.settings import Settings
 
@@ -27,11 +27,16 @@ def verify(settings: Settings, given: argparse.Namespace) -> int:
     workers = given.workers or os.cpu_count() or 1
     try:
         known = [Path(path).read_text("utf-8") for path in given.checkpoint]
+        for note in known:
+            Checkpoint.parse(read(note)[0])
     except OSError as error:
         print(f"jobledger: {error.filename}: {error.strerror}", file=sys.stderr)
         return USAGE
-    for key in given.key:
-        read_verifier_key(key)
+    except (UnicodeDecodeError, Malformed) as error:
+        print(f"jobledger: --checkpoint: {error}", file=sys.stderr)
+        return USAGE
+    if (wrong := _wrong_key(given.key)) is not None:
+        return wrong
     configure_logs(settings.log)
     if (there := _with_database(settings)) is None:
         return UNREACHABLE
@@ -83,12 +88,8 @@ def rekey(settings: Settings, given: argparse.Namespace) -> int:
             f"jobledger: --reason: a line of 1 to {LONGEST_REASON} characters that says what happened", file=sys.stderr
         )
         return USAGE
-    try:
-        for key in given.key:
-            read_verifier_key(key)
-    except Malformed as error:
-        print(f"jobledger: --key: {error}", file=sys.stderr)
-        return USAGE
+    if (wrong := _wrong_key(given.key)) is not None:
+        return wrong
     configure_logs(settings.log)
     if (there := _with_database(settings)) is None:
         return UNREACHABLE
@@ -100,6 +101,17 @@ def rekey(settings: Settings, given: argparse.Namespace) -> int:
     print("those before are checked with\n" + "\n".join(f"  {key}" for key in done.lost))
     print(f"hand both to your auditors, with the size and the reason; keep a copy of {settings.data / 'seal' / 'keys'}")
     return DONE
+
+
+def _wrong_key(given: list[str]) -> int | None:
+    """The exit status for a public key that is none, which is said."""
+    try:
+        for key in given:
+            read_verifier_key(key)
+    except Malformed as error:
+        print(f"jobledger: --key: {error}", file=sys.stderr)
+        return USAGE
+    return None
 
 
 def _with_database(settings: Settings) -> Settings | None:

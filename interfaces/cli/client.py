@@ -67,6 +67,8 @@ def ask(client: httpx2.Client, method: str, path: str, **rest: Any) -> Any:
         return answer
     if response.is_success or detail is None:
         raise NotTheService(_place(client), response)
+    if response.status_code in (401, 403):
+        raise ApplicationError(f"{detail} ({_whose_key(client)})")
     if response.status_code == 429:
         raise RateLimited(detail, _seconds(response))
     raise ApplicationError(detail)
@@ -93,6 +95,12 @@ def _patiently(call: Callable[[], Job], patient: Callable[[], bool]) -> Job:
 
 def _away(client: httpx2.Client, reason: str) -> Unavailable:
     return Unavailable(f"{_place(client)} does not answer ({reason}); is `jobledger up` running?")
+
+
+def _whose_key(client: httpx2.Client) -> str:
+    if "authorization" in client.headers:
+        return "the key is that of JOBLEDGER_KEY"
+    return "JOBLEDGER_KEY is not set: set it to your key"
 
 
 def _place(client: httpx2.Client) -> str:

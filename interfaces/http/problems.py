@@ -28,6 +28,9 @@ PATTERNS = {
     NO_DOTS: 'must not be "." or "..", which browsers and proxies take out of an address',
 }
 """What text that does not match is told, which else would be the expression."""
+MOMENTS = ("Invalid RFC3339 encoded datetime", "Expected `datetime` with a timezone component")
+MOMENT = "such as 2026-01-31T02:30:00Z; one of a local clock has its offset, +01:00, in an address as %2B01:00"
+"""What a moment looks like: in an address, a plus that is written as it is stands for a space."""
 _PLACE = re.compile(r"(.*) - at (`key` in )?`\$([^`]*)`", re.DOTALL)
 
 
@@ -164,6 +167,8 @@ def field_error(error: Exception, within: str = "") -> FieldError:
     if placed := _PLACE.fullmatch(message):
         message, path = placed[1] + (" (a key)" if placed[2] else ""), placed[3]
     message = next((says for regex, says in PATTERNS.items() if message.endswith(f"matching regex {regex!r}")), message)
+    if message in MOMENTS:
+        message = f"{message}, {MOMENT}"
     field = within + path
     if named := re.search(r"(?:unknown|required) field `([^`]*)`", message):
         field = f"{field}.{named[1]}"

@@ -152,6 +152,25 @@ def test_a_key_that_is_none_is_wrong_usage_and_not_shown(run: Run, monkeypatch: 
     assert key not in err
 
 
+@pytest.mark.parametrize(("key", "says"), [(None, "JOBLEDGER_KEY is not set: set it to your key"), ("jl_x", "that of")])
+def test_whose_key_was_refused_is_said(run: Run, monkeypatch: pytest.MonkeyPatch, key: str | None, says: str) -> None:
+    if key:
+        monkeypatch.setenv("JOBLEDGER_KEY", key)
+    problem = {"type": "/problems/unauthenticated", "title": "A key is needed", "status": 401, "detail": "no"}
+    with answering((401, {"Content-Type": "application/problem+json"}, json.dumps(problem).encode())) as url:
+        status, _, err = run("jobs", "--url", url)
+    assert status == 1
+    assert err.startswith("jobledger: A key is needed: no (")
+    assert says in err
+
+
+@pytest.mark.parametrize("flag", ["--key", "--checkpoint"])
+def test_what_cannot_verify_a_log_is_wrong_usage_and_no_difference(run: Run, order: str, flag: str) -> None:
+    status, out, err = run("audit", "verify", flag, order)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"jobledger: {flag}: this is no ")
+
+
 def test_a_span_of_time_that_nothing_has_is_wrong_usage(run: Run) -> None:
     for minutes in ("0", "99999999999"):
         assert run("stats", "--minutes", minutes)[0] == 2
