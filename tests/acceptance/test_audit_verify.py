@@ -109,13 +109,13 @@ def test_a_key_and_a_checkpoint_from_elsewhere_are_held_against_it(dsn: str, dat
 
 
 def test_what_is_no_key_is_refused_in_a_sentence(dsn: str, data: Path, start: Start) -> None:
-    for arguments, said in (
-        (("verify", "--key", "none"), "this is no verifier key"),
-        (("keys", "--rotate"), "there is no key in"),
+    for arguments, said, status in (
+        (("verify", "--key", "none"), "--key: this is no verifier key", 2),
+        (("keys", "--rotate"), "there is no key in", 1),
     ):
         run = start("audit", *arguments, "--data", str(data / "nowhere"), DATABASE_URL=dsn)
         assert run.wait_for_line("jobledger: ").startswith(f"jobledger: {said}")
-        assert run.process.wait(60) == 1
+        assert run.process.wait(60) == status
 
 
 def test_keys_are_shown_and_exchanged(dsn: str, data: Path, start: Start) -> None:
