@@ -1,9 +1,8 @@
 """Claiming: workers take leases on queued jobs, many at a time, and wait for work when there is none."""
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 from uuid import UUID
@@ -20,8 +19,6 @@ from domain.job import Cause, Job
 from domain.refusals import Refused
 
 log = structlog.get_logger()
-MOST_TRIES = 10_000
-"""Claims with an id that a node remembers, to know a repetition when it gives back what its claimer hung up on."""
 MOST_BYTES = 16 * 1024 * 1024
 """Of JSON that one claim hands out; fewer jobs than asked for fit when they are large."""
 POLL_SECONDS = 1.0
@@ -66,6 +63,11 @@ class ClaimedJob(Struct, frozen=True, kw_only=True, gc=False):
     progress: float
     trace: str | None
 
+    @property
+    def taken_at(self) -> datetime:
+        """When the lease began."""
+        return self.lease_expires_at - timedelta(seconds=self.heartbeat_timeout)
+
     @classmethod
     def of(cls, job: Job, now: datetime) -> "ClaimedJob":
         started = job.started_at or now
@@ -95,7 +97,7 @@ class HeldJobs(Protocol):
 
 
 Release = Callable[[str, ClaimedJob, str], Awaitable[object]]
-"""Gives a job back for its worker, with a reason."""
+"""Gives a job back that a worker took and was not heard of since, with a reason."""
 Via: TypeAlias = Literal["database", "http"]
 """How a claimer is connected."""
 Notice = Callable[[Claim, Via, str | None], None]
@@ -119,10 +121,6 @@ class Claims:
         self._release = release
         self._paused = paused
         self._given_back: set[asyncio.Task[None]] = set()
-        self._tries: OrderedDict[tuple[str, str], Claim] = OrderedDict()
-        """The last claim under each id, unless it was answered what another took: only this one may give that back."""
-        self._returning: dict[tuple[str, str], asyncio.Event] = {}
-        """Set once what a claim took is given back: one that repeats it waits, and takes anew."""
         self._stopped = False
         self._held = held
         self._notice = notice
@@ -142,7 +140,6 @@ class Claims:
         """
         clock = asyncio.get_running_loop().time
         until = clock() + claim.wait
-        await self._begin_try(claim)
         with self._news.listen([queue_topic(queue) for queue in claim.queues]) as ear:
             while True:
                 self._notice(claim, via, namespace)
@@ -154,15 +151,11 @@ class Claims:
 
     async def give_back(self, jobs: Sequence[ClaimedJob], claim: Claim) -> None:
         """Release claimed jobs whose claimer is gone, unless a repetition of its claim was answered them as well."""
-        key = _key_of(claim)
-        if key is not None and self._tries.get(key) is not claim:
-            return
-        with self._return_of(key):
-            for job in jobs:
-                try:
-                    await self._release(claim.worker, job, "its claimer hung up")
-                except (Refused, ApplicationError) as refusal:
-                    log.warning("release.refused", job_id=str(job.id), attempt=job.attempt, reason=str(refusal))
+        for job in jobs:
+            try:
+                await self._release(claim.worker, job, "its claimer hung up")
+            except (Refused, ApplicationError) as refusal:
+                log.warning("release.refused", job_id=str(job.id), attempt=job.attempt, reason=str(refusal))
 
     def stop(self, tell: Callable[[Collection[str]], None]) -> None:
         """Let all who wait for work go, so that they can ask another server."""
@@ -175,29 +168,6 @@ class Claims:
 
     def _batcher(self, name: str, threads: int) -> "Batcher[_Claiming, list[ClaimedJob]]":
         return Batcher(self._execute, name=name, weigh=lambda claiming: claiming.claim.max, threads=threads)
-
-    async def _begin_try(self, claim: Claim) -> None:
-        key = _key_of(claim)
-        if key is None:
-            return
-        self._tries[key] = claim
-        self._tries.move_to_end(key)
-        if len(self._tries) > MOST_TRIES:
-            self._tries.popitem(last=False)
-        if (returned := self._returning.get(key)) is not None:
-            await returned.wait()
-
-    @contextmanager
-    def _return_of(self, key: tuple[str, str] | None) -> Iterator[None]:
-        if key is None:
-            yield
-            return
-        returned = self._returning[key] = asyncio.Event()
-        try:
-            yield
-        finally:
-            del self._returning[key]
-            returned.set()
 
     async def _submit(self, claiming: "_Claiming") -> list[ClaimedJob]:
         claims = self._claims if claiming.claim.claim_id is None else self._named
@@ -218,6 +188,16 @@ class Claims:
         await self.give_back(jobs, claim)
 
     def _execute(self, claimings: Sequence["_Claiming"]) -> list[Any]:
+        """Those that repeat another of the same batch come after it, and are answered what it holds."""
+        if not (repeats := _repeats(claimings)):
+            return self._execute_once(claimings)
+        firsts = [n for n in range(len(claimings)) if n not in repeats]
+        answers: dict[int, Any] = {}
+        for part in (firsts, repeats):
+            answers |= zip(part, self._execute([claimings[n] for n in part]), strict=True)
+        return [answers[n] for n in range(len(claimings))]
+
+    def _execute_once(self, claimings: Sequence["_Claiming"]) -> list[Any]:
         for _ in range(3):
             try:
                 return self._claim(claimings)
@@ -234,10 +214,8 @@ class Claims:
         known = [self._still_held_by(claiming) for claiming in claimings]
         groups: dict[Ready, list[int]] = {}
         paused = self._paused()
-        twins = _twins(claimings)
         for n, claim in enumerate(claims):
-            if known[n] or n in twins:
-                self._tries.pop((claim.worker, claim.claim_id or ""), None)
+            if known[n]:
                 continue
             wanted = claim.wanted
             open_queues = tuple(queue for queue in wanted.queues if queue not in paused)
@@ -247,7 +225,7 @@ class Claims:
             else:
                 answers[n] = []
         if not groups and not any(known):
-            return [answers[twins.get(n, n)] for n in range(len(claims))]
+            return [answers[n] for n in range(len(claims))]
         counts = [(wanted, sum(claims[n].max for n in members)) for wanted, members in groups.items()]
         first = counts[0] if counts else None
         with self._ledger.batch([id for ids in known for id in ids], claim=first) as batch:
@@ -256,7 +234,7 @@ class Claims:
                     answers[n] = _still_held(batch, known[n], claim)
             for wanted, count in counts:
                 _deal(batch, batch.ready(wanted, count), [(n, claimings[n]) for n in groups[wanted]], answers)
-        return [answers[n if n in answers else twins[n]] for n in range(len(claims))]
+        return [answers[n] for n in range(len(claims))]
 
     def _still_held_by(self, claiming: "_Claiming") -> Sequence[UUID]:
         claim = claiming.claim
@@ -271,18 +249,17 @@ class _Claiming(Struct, frozen=True):
     namespace: str | None = None
 
 
-def _key_of(claim: Claim) -> tuple[str, str] | None:
-    return None if claim.claim_id is None else (claim.worker, claim.claim_id)
-
-
-def _twins(claimings: Sequence[_Claiming]) -> dict[int, int]:
-    """Of claims that repeat another of the same batch, whose answer is theirs: which one."""
-    first: dict[tuple[Any, ...], int] = {}
-    twins: dict[int, int] = {}
+def _repeats(claimings: Sequence[_Claiming]) -> list[int]:
+    """Which of the claims have the id of one before them."""
+    seen: set[tuple[str, str | None, str]] = set()
+    repeats: list[int] = []
     for n, claiming in enumerate(claimings):
-        if (key := _key_of(claiming.claim)) is not None and (of := first.setdefault((key, claiming.namespace), n)) != n:
-            twins[n] = of
-    return twins
+        if (id := claiming.claim.claim_id) is not None:
+            key = (claiming.claim.worker, claiming.namespace, id)
+            if key in seen:
+                repeats.append(n)
+            seen.add(key)
+    return repeats
 
 
 def worker_actor(worker: str) -> str:

@@ -94,6 +94,10 @@ class Batch(Protocol):
         """Whether the lease on a job of the batch has run out, now that nobody else can move it."""
         ...
 
+    def last_heard(self, job: Job) -> datetime | None:
+        """When the worker that holds a job of the batch was heard of last, now that nobody else can move it."""
+        ...
+
     def answered(self, key: IdempotencyKey) -> Answered | None:
         """What the key was answered before, or None when it is this batch's to answer."""
         ...

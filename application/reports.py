@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Collection, Sequence
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Protocol, TypeAlias
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from application.ledger import Batch
 from application.payload import Payload, check_size
 from domain.events import Artifact, Event, JobError
 from domain.job import Cause, Job
-from domain.refusals import JobFinished, LeaseLost
+from domain.refusals import Conflict, JobFinished, LeaseLost
 
 
 class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", gc=False):
@@ -139,13 +140,14 @@ class Reported(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Say(Struct, frozen=True, kw_only=True, gc=False):
-    """The command behind a report."""
+    """The command behind a report; one that is `untouched_since` is refused once its worker was heard of again."""
 
     report: Decided
     worker: str
     trace: str | None = None
     by: str | None = None
     namespace: str | None = None
+    untouched_since: datetime | None = None
     idempotency_key: None = None
     quota: None = None
     weight: int = 1
@@ -156,6 +158,8 @@ class Say(Struct, frozen=True, kw_only=True, gc=False):
 
     def run(self, batch: Batch) -> Reported:
         job = _seen(batch.job(self.report.job_id), self.namespace)
+        if self.untouched_since is not None and batch.last_heard(job) != self.untouched_since:
+            raise Conflict(f"job {job.id} stays where it is: its worker was heard of since it took it")
         cause = Cause(batch.now, self.by or worker_actor(self.worker), self.trace)
         batch.record(job, self.report.decide(job, self.worker, cause))
         return Reported(version=job.version, cancel_requested=job.status == "cancelling")
@@ -303,8 +307,16 @@ class Reports:
         return holding
 
     async def release(self, worker: str, job: ClaimedJob, reason: str) -> Reported:
-        """Give a job back for its worker."""
-        return await self.say(worker, ReleaseReport(job_id=job.id, attempt=job.attempt, reason=reason), job.trace)
+        """Give a job back that its worker has just taken, and never heard of.
+
+        Raises Conflict when the worker was heard of since: whoever repeats a claim, at any server, keeps what it holds.
+        """
+        report = ReleaseReport(job_id=job.id, attempt=job.attempt, reason=reason)
+        command = Say(report=report, worker=worker, trace=job.trace, untouched_since=job.taken_at)
+        (answer,) = await _each(self._jobs.execute_all([command]), 1)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def close(self) -> None:
         self._beats.close()

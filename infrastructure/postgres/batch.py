@@ -20,7 +20,7 @@ from infrastructure.postgres.columns import uuids
 from infrastructure.postgres.contents import name_contents
 from infrastructure.postgres.idempotency import KeysOfBatch
 from infrastructure.postgres.jobs import LOCK, insert_jobs, move_jobs
-from infrastructure.postgres.leases import EXPIRED, STILL_EXPIRED, move_leases
+from infrastructure.postgres.leases import EXPIRED, HEARD, STILL_EXPIRED, move_leases
 from infrastructure.postgres.mapper import written
 from infrastructure.postgres.quotas import QuotasOfBatch
 from infrastructure.postgres.ready import Found, ReadyJobs
@@ -80,6 +80,7 @@ class PostgresBatch:
         self._moves: set[type[Event] | None] = set()
         self._named: set[str] = set()
         self._expired: set[UUID] | None = None
+        self._heard: dict[UUID, datetime] | None = None
 
     @classmethod
     def begun(
@@ -220,6 +221,12 @@ class PostgresBatch:
             rows = self._connection.execute(STILL_EXPIRED, ([UUID(int=id) for id in self._streams],), binary=True)
             self._expired = {row[0] for row in rows}
         return job.id in self._expired
+
+    def last_heard(self, job: Job) -> datetime | None:
+        if self._heard is None:
+            rows = self._connection.execute(HEARD, ([UUID(int=id) for id in self._streams],), binary=True)
+            self._heard = dict(rows.fetchall())
+        return self._heard.get(job.id)
 
     def answered(self, key: IdempotencyKey) -> Answered | None:
         return self._keys.find(key)

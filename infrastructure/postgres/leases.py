@@ -89,6 +89,8 @@ WITH held AS (
 )
 SELECT job_id FROM held WHERE expires_at < clock_timestamp()
 """
+# Locked, so that a claim that is repeated comes before what its first try gives back, and keeps it, or after it.
+HEARD = "SELECT job_id, heartbeat_at FROM leases WHERE job_id = ANY(%b::uuid[]) ORDER BY job_id FOR UPDATE"
 
 
 def move_leases(

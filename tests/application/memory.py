@@ -61,6 +61,9 @@ class MemoryBatch:
     def lease_expired(self, job: Job) -> bool:
         return True
 
+    def last_heard(self, job: Job) -> datetime | None:
+        raise AssertionError("nothing is given back in these tests")
+
     def answered(self, key: IdempotencyKey) -> Answered | None:
         return None
 
