@@ -1,5 +1,6 @@
 """The service as commands ask it: patiently, and through any restart."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -77,9 +78,9 @@ def ask(client: httpx2.Client, method: str, path: str, **rest: Any) -> Any:
 def _patiently(call: Callable[[], Job], patient: Callable[[], bool]) -> Job:
     """The answer, asked for again while the service is away, or we ask too often, and we are patient.
 
-    Raises what it refused with.
+    Why we wait for it is said once. Raises what it refused with.
     """
-    pause = POLL_SECONDS
+    pause, said = POLL_SECONDS, False
     while True:
         try:
             return call()
@@ -89,6 +90,9 @@ def _patiently(call: Callable[[], Job], patient: Callable[[], bool]) -> Job:
             if not patient():
                 raise
             least = later.retry_after or 0
+            if not said and isinstance(later, Unavailable):
+                print(f"jobledger: {plain(later)} Trying again…", file=sys.stderr, flush=True)
+                said = True
         time.sleep(max(pause, least))
         pause = min(pause * 2, LONGEST_PAUSE)
 

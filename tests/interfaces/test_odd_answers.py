@@ -133,6 +133,14 @@ def test_who_follows_waits_for_as_long_as_it_is_asked_to(run: Run, order: str) -
         )
 
 
+def test_who_waits_for_a_service_that_is_away_knows_it(run: Run, order: str) -> None:
+    away, done = (503, PAGE, b""), (200, JSON, json.dumps({**JOB, "status": "completed"}).encode())
+    with answering(away, away, away, done) as url:
+        status, out, err = run("submit", "mail", order, "--url", url)
+    assert (status, out.splitlines()[0]) == (0, f"job       {JOB['id']}  (mail, completed)")
+    assert err == f"jobledger: {url} does not answer (HTTP 503); is `jobledger up` running? Trying again…\n"
+
+
 @pytest.mark.parametrize(
     "url", ["", "foo", "ftp://127.0.0.1", "http://", "http://[::1", "http://h:99999", "http://a b"]
 )
