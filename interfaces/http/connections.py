@@ -23,6 +23,8 @@ SPARE_FILES = 64
 MOST_DISCARDED = 64 * 1024 * 1024
 """Bytes of a body that are read and thrown away after its answer, so that a client who is sending sees the answer."""
 
+BLANKS = (b" ", b"\t")
+"""Behind a header's value they are no part of it (RFC 9112, 5.1); the parser takes those before it away only."""
 NO_TRAILERS: deque[tuple[bytes, bytes]] = deque(maxlen=0)
 """Keeps nothing. What stands behind a body is no header (RFC 9110, 6.5.1), and uvicorn takes it for one."""
 
@@ -88,11 +90,16 @@ class BoundedConnection(HttpToolsProtocol):
         """The head again. An upgrade that is not taken up is ignored (RFC 9110, 7.8)."""
         line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         kept = (b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade")
+        self.parser = httptools.HttpRequestParser(self)  # the other one reads nothing behind `Connection: close`
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
         return line + b"".join(kept) + b"\r\n"
 
     def on_headers_complete(self) -> None:
         if self.parser.get_method() == b"CONNECT":
             raise NotTaken("this server makes no tunnels")
+        for n, (name, value) in enumerate(self.headers):
+            if value.endswith(BLANKS):
+                self.headers[n] = name, value.rstrip(b" \t")
         codings = [value for name, value in self.headers if name == b"transfer-encoding"]
         if codings and (len(codings) > 1 or codings[0].lower() != b"chunked"):
             raise NotTaken("the only Transfer-Encoding that this server takes is chunked")

@@ -5,6 +5,7 @@ import socket
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -23,11 +24,11 @@ def running(service: "Service", queue: str) -> Json:
     return service.running(queue)
 
 
-def exchange(service: "Service", *lines: str, body: bytes = b"") -> bytes:
-    """All that the server answers to these bytes until it hangs up."""
+def exchange(service: "Service", *lines: str, body: bytes = b"", host: bool = True) -> bytes:
+    """All that the server answers to a request until it hangs up; without `host` the lines name one."""
     place = urlsplit(service.url)
     with socket.create_connection((str(place.hostname), place.port or 80), 30) as connection:
-        head = (lines[0], f"Host: {place.netloc}", *lines[1:], "", "")
+        head = (lines[0], *[f"Host: {place.netloc}"] * host, *lines[1:], "", "")
         connection.sendall("\r\n".join(head).encode() + body)
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
@@ -100,6 +101,26 @@ def test_what_stands_behind_a_body_is_no_header(service: "Service") -> None:
     answer = exchange(service, *head, body=body)
     assert answer.startswith(b"HTTP/1.1 202 "), answer
     assert service.http.get(answer.partition(b"location: ")[2].split()[0].decode()).status_code == 200
+
+
+@pytest.mark.parametrize("connection", ["close, Upgrade, HTTP2-Settings", "Upgrade, HTTP2-Settings, close"])
+def test_who_offers_an_upgrade_for_the_last_request_is_answered(service: "Service", connection: str) -> None:
+    content = b'{"kind":"test","input":null}'
+    offered = (f"Connection: {connection}", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+    answer = exchange(service, "POST /v1/jobs HTTP/1.1", *offered, f"Content-Length: {len(content)}", body=content)
+    assert answer.startswith(b"HTTP/1.1 202 "), answer
+    assert exchange(service, "GET /livez HTTP/1.1", *offered).startswith(b"HTTP/1.1 200 ")
+
+
+def test_blanks_behind_a_header_are_no_part_of_it(service: "Service") -> None:
+    content, key = b'{"kind":"test","input":null}', uuid4().hex
+    place = urlsplit(service.url).netloc
+    head = (f"Host: {place} \t", "Transfer-Encoding: chunked ", f"Idempotency-Key:  {key} ", "Connection: close")
+    sent = b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
+    answer = exchange(service, "POST /v1/jobs HTTP/1.1", *head, body=sent, host=False)
+    assert answer.startswith(b"HTTP/1.1 202 "), answer
+    again = service.http.post("/v1/jobs", content=content, headers={"idempotency-key": key})
+    assert again.headers["idempotency-replayed"] == "true"
 
 
 def test_every_list_says_what_follows(service: "Service", running: Json) -> None:
