@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from shlex import quote as quoted
 from typing import Any
 from urllib.parse import quote
 
@@ -69,7 +70,7 @@ def ask(settings: Settings, given: Given) -> int:
 
 
 def _jobs(asked: Service, given: Given) -> Json:
-    names = ("status", "kind", "queue", "label", "worker", "sort", "limit")
+    names = ("status", "kind", "queue", "label", "worker", "sort", "limit", "cursor")
     return asked.get("/v1/jobs", **{name: getattr(given, name) for name in names})
 
 
@@ -92,7 +93,7 @@ def _show_events(answer: Json, console: Console) -> None:
         (event["position"], event["job_id"], event["version"], event["type"], event["by"], _moment(event["at"]))
         for event in answer["items"]
     )
-    _print(console, ("position", "job", "version", "event", "by", "at"), rows, answer["next"])
+    _print(console, ("position", "job", "version", "event", "by", "at"), rows, answer["next"], "--after")
 
 
 def _why(asked: Service, given: Given) -> Json:
@@ -139,7 +140,7 @@ def _show_stats(answer: Json, console: Console) -> None:
 
 def _queues(asked: Service, given: Given) -> Json:
     if given.action is None:
-        return asked.get("/v1/queues", limit=given.limit)
+        return asked.get("/v1/queues", limit=given.limit, cursor=given.cursor)
     if given.name is None:
         raise WrongUsage(f"say which queue to {given.action}")
     place = f"/v1/queues/{quote(given.name, '')}/pauses"
@@ -165,7 +166,7 @@ def _show_queues(answer: Json, console: Console) -> None:
 
 
 def _workers(asked: Service, given: Given) -> Json:
-    return asked.get("/v1/workers", seen_within=given.seen_within, limit=given.limit)
+    return asked.get("/v1/workers", seen_within=given.seen_within, limit=given.limit, cursor=given.cursor)
 
 
 def _show_workers(answer: Json, console: Console) -> None:
@@ -188,7 +189,7 @@ def _show_workers(answer: Json, console: Console) -> None:
 
 
 def _failures(asked: Service, given: Given) -> Json:
-    return asked.get("/v1/failures", limit=given.limit)
+    return asked.get("/v1/failures", limit=given.limit, cursor=given.cursor)
 
 
 def _show_failures(answer: Json, console: Console) -> None:
@@ -265,7 +266,13 @@ def _doing(projection: Json) -> str:
     return "; ".join(said)
 
 
-def _print(console: Console, columns: Iterable[str], rows: Iterable[tuple[Any, ...]], following: Json = None) -> None:
+def _print(
+    console: Console,
+    columns: Iterable[str],
+    rows: Iterable[tuple[Any, ...]],
+    following: Json = None,
+    flag: str = "--cursor",
+) -> None:
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -273,7 +280,9 @@ def _print(console: Console, columns: Iterable[str], rows: Iterable[tuple[Any, .
         table.add_row(*(Text("" if cell is None else plain(cell)) for cell in row))
     console.print(table, highlight=False)
     if following is not None:
-        console.print("there are more", highlight=False)
+        console.print(
+            f"there are more: {flag} {plain(quoted(str(following)))}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _percent(job: Json) -> str:

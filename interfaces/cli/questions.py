@@ -17,7 +17,7 @@ def add_questions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     jobs.add_argument("--label", action="append", metavar="NAME:VALUE", help="jobs with this label; may repeat")
     jobs.add_argument("--worker", action="append", help="jobs of this worker; may repeat")
     jobs.add_argument("--sort", choices=("-created_at", "created_at", "-updated_at"), help="the order (-created_at)")
-    _limit(jobs)
+    _pages(jobs)
 
     events = _question(commands, "events", "the history of a job or, without one, of all")
     events.add_argument("job", nargs="?", help="the job's id")
@@ -45,14 +45,14 @@ def add_questions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     queues.add_argument("action", nargs="?", choices=("pause", "unpause"), help="instead of a list")
     queues.add_argument("name", nargs="?", help="the queue to pause or to open")
     queues.add_argument("--reason", help="why it is paused")
-    _limit(queues)
+    _pages(queues)
 
     workers = _question(commands, "workers", "who works, and on what")
     workers.add_argument("--seen-within", type=int, default=86_400, metavar="S", help="heard of in so many seconds")
-    _limit(workers)
+    _pages(workers)
 
     failures = _question(commands, "failures", "what went wrong, failures alike together")
-    _limit(failures)
+    _pages(failures)
 
     usage = _question(commands, "usage", "run time, bytes and tokens, by day")
     usage.add_argument("--from", dest="begin", metavar="DAY", help="such as 2026-01-31 (the first of the month)")
@@ -74,6 +74,11 @@ def _question(
     parser.add_argument("--url", dest="JOBLEDGER_URL", metavar="URL", help="the service (http://127.0.0.1:8000)")
     parser.set_defaults(command=_ask, question=name)
     return parser
+
+
+def _pages(parser: argparse.ArgumentParser) -> None:
+    _limit(parser)
+    parser.add_argument("--cursor", help="go on after a page, which says with what")
 
 
 def _limit(parser: argparse.ArgumentParser) -> None:
