@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
+from msgspec import Struct, field
 from psycopg import Connection, Cursor
 
 from application.errors import Conflicted
@@ -43,38 +45,40 @@ NEAR = timedelta(seconds=2)
 """What is due within this is told of at once; alarms find the rest by themselves, once a second."""
 
 
+class Place(NamedTuple):
+    """A transaction, what the positions of its events begin with, and its moment."""
+
+    transaction: int
+    base: int
+    now: datetime
+
+
+class Locked(Struct):
+    """What a batch locked when it began: the streams of jobs, keys, quotas, and jobs found for a claim."""
+
+    streams: Streams = {}
+    keys: KeysOfBatch = field(default_factory=KeysOfBatch)
+    quotas: QuotasOfBatch = field(default_factory=QuotasOfBatch)
+    claim: tuple[Ready, int] | None = None
+    found: Found | None = None
+
+
 class PostgresBatch:
     """One transaction: see the port, `application.ledger.Batch`."""
 
     def __init__(
-        self,
-        connection: Connection,
-        ready_jobs: ReadyJobs,
-        transaction: int,
-        base: int,
-        now: datetime,
-        streams: Streams,
-        keys: KeysOfBatch,
-        quotas: QuotasOfBatch,
-        claim: tuple[Ready, int] | None,
-        found: Found | None,
-        begun: float,
+        self, connection: Connection, ready_jobs: ReadyJobs, place: Place, locked: Locked, begun: float
     ) -> None:
-        """`found`: the positions of jobs for `claim`, if they were looked for when the batch began.
-
-        `begun`: when that was, before `now`, by the monotonic clock.
-        """
+        """`begun`: when it was, before the moment of its place, by the monotonic clock."""
         self._begun = begun
         self._connection = connection
         self._ready_jobs = ready_jobs
-        self.transaction = transaction
-        self._base = base
-        self.now = now
-        self._streams = streams
-        self._keys = keys
-        self._quotas = quotas
-        self._claim = claim
-        self._found = found
+        self.transaction, self._base, self.now = place
+        self._streams = locked.streams
+        self._keys = locked.keys
+        self._quotas = locked.quotas
+        self._claim = locked.claim
+        self._found = locked.found
         self._events = NewEvents()
         self._touched: list[Stream] = []
         self._moves: set[type[Event] | None] = set()
@@ -102,31 +106,26 @@ class PostgresBatch:
         if not (job_ids or keys or quotas or claim):  # one message for both takes half the time of a pipeline
             begun = connection.execute(BEGIN, prepare=False)
             begun.nextset()
-            return cls(connection, ready_jobs, *_place(begun), {}, KeysOfBatch(), QuotasOfBatch(), None, None, asked)
+            return cls(connection, ready_jobs, _place(begun), Locked(), asked)
         with connection.pipeline():
             connection.execute("BEGIN")
-            locked = connection.execute(LOCK, (uuids(job_ids),), binary=True) if job_ids else None
+            jobs = connection.execute(LOCK, (uuids(job_ids),), binary=True) if job_ids else None
             pending = KeysOfBatch.request(connection, keys)
             counted = QuotasOfBatch.request(connection, quotas)
             begun = connection.execute(PLACE, binary=True)
             found = ready_jobs.find_everywhere(connection, *claim) if claim else None
-        transaction, base, now = _place(begun)
-        rows = locked.fetchall() if locked else []
-        if any(position >= base for _, _, position in rows):
+        place = _place(begun)
+        rows = jobs.fetchall() if jobs else []
+        if any(position >= place.base for _, _, position in rows):
             raise Conflicted
-        return cls(
-            connection,
-            ready_jobs,
-            transaction,
-            base,
-            now,
+        locked = Locked(
             load_streams(connection, cache, rows),
             pending.read() if pending else KeysOfBatch(),
             QuotasOfBatch.read(counted),
             claim,
             found,
-            asked,
         )
+        return cls(connection, ready_jobs, place, locked, asked)
 
     @property
     def streams(self) -> list[Stream]:
@@ -299,13 +298,10 @@ class PostgresBatch:
         return told | {job_topic(id) for id in moved}
 
 
-def _place(begun: Cursor) -> tuple[int, int, datetime]:
-    """The transaction, what the positions of its events begin with, and its moment.
-
-    That is made here, since moments from the driver have a zone of its own, and those of two zones compare slowly.
-    """
+def _place(begun: Cursor) -> Place:
+    """Its moment is made here: those from the driver have a zone of its own, and those of two zones compare slowly."""
     transaction, offset, microseconds = begun.fetchone() or (0, 0, 0)
-    return transaction, (transaction + offset) << 16, EPOCH + timedelta(microseconds=microseconds)
+    return Place(transaction, (transaction + offset) << 16, EPOCH + timedelta(microseconds=microseconds))
 
 
 def is_over(connection: Connection, transaction: int) -> bool:

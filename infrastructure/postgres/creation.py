@@ -7,11 +7,9 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg import Connection
 
-from infrastructure.postgres.batch import CLOCK, EPOCH, PostgresBatch
+from infrastructure.postgres.batch import CLOCK, EPOCH, Locked, Place, PostgresBatch
 from infrastructure.postgres.columns import texts
-from infrastructure.postgres.idempotency import KeysOfBatch
 from infrastructure.postgres.jobs import INSERT_AT, new_columns
-from infrastructure.postgres.quotas import QuotasOfBatch
 from infrastructure.postgres.ready import ReadyJobs
 from infrastructure.postgres.recorder import APPEND_AT, BASE
 
@@ -27,7 +25,7 @@ class Creation(PostgresBatch):
     """See the port, `application.ledger.Batch`, under `new_only`. Its place in the log is known when it is recorded."""
 
     def __init__(self, connection: Connection, ready_jobs: ReadyJobs, now: datetime, begun: float) -> None:
-        super().__init__(connection, ready_jobs, 0, 0, now, {}, KeysOfBatch(), QuotasOfBatch(), None, None, begun)
+        super().__init__(connection, ready_jobs, Place(transaction=0, base=0, now=now), Locked(), begun)
         self._waiting: list[Callable[[int], None]] = []
 
     @classmethod
