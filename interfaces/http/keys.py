@@ -28,7 +28,9 @@ async def create_key(request: Request[Any, Any, Any]) -> Response[bytes]:
     query(request, NoQuery)
     new = await json_body(request, NewKey)
     if caller_of(request.scope) is ANYBODY:
-        raise Forbidden("the first key is made on the service's own machine: `jobledger keys create --role admin`")
+        raise Forbidden(
+            "the first key is made on the service's own machine: `jobledger keys create --role admin --name NAME`"
+        )
     created = await _keys(request).create(new, actor(request))
     headers = {"Location": f"/v1/keys/{created.key.id}", "Cache-Control": "no-store"}
     return Response(encode(created), status_code=201, media_type=JSON, headers=headers)

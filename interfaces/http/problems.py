@@ -50,7 +50,7 @@ KINDS = {
     "method-not-allowed": Kind(405, "Method not allowed", "Use one of the methods that the Allow header names."),
     "job-finished": Kind(409, "The job has finished", "Nothing more is recorded of it; a retry sends it round again."),
     "lease-lost": Kind(409, "The lease is lost", "Stop the handler and discard its work; another attempt has the job."),
-    "conflict": Kind(409, "Conflict with the job's state", "Look at the job, and decide again."),
+    "conflict": Kind(409, "Conflict with what is there", "Look at what `detail` names, and decide again."),
     "gone": Kind(
         410, "Gone", "Retention took it: `archive` names the file that has it, and when. An operator can bring it back."
     ),

@@ -144,3 +144,8 @@ def test_what_pages_elsewhere_may_not_ask_is_a_problem(service: "Service", start
     for method, headers, named in (("PATCH", "", "method"), ("GET", "x-mine", "headers")):
         told = service.problem(preflight(method, headers), 403, "forbidden")
         assert told["detail"].endswith(named)
+
+
+def test_the_first_key_cannot_be_asked_for_and_how_it_is_made_is_told_in_full(service: "Service") -> None:
+    asked = service.http.post("/v1/keys", json={"name": "anna", "role": "admin"})
+    assert "`jobledger keys create --role admin --name NAME`" in service.problem(asked, 403, "forbidden")["detail"]

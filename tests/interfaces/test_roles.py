@@ -98,6 +98,14 @@ def test_each_role_makes_its_own_calls_only(closed: Closed, operation: Any) -> N
             assert role in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("name", [None, "client", "worker"])
+def test_what_an_address_takes_is_told_to_anybody(closed: Closed, name: str | None) -> None:
+    with closed.http(name) as http:
+        answer = http.options("/v1/jobs")
+        assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
+        assert http.options("/v1/keys").status_code == 204
+
+
 @pytest.mark.parametrize(
     "headers",
     [
