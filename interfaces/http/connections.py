@@ -23,6 +23,7 @@ SPARE_FILES = 64
 MOST_DISCARDED = 64 * 1024 * 1024
 """Bytes of a body that are read and thrown away after its answer, so that a client who is sending sees the answer."""
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 BLANKS = (b" ", b"\t")
 """Behind a header's value they are no part of it (RFC 9112, 5.1); the parser takes those before it away only."""
 NO_TRAILERS: deque[tuple[bytes, bytes]] = deque(maxlen=0)
@@ -174,7 +175,9 @@ class OneWrite(asyncio.Transport):
         self._head: bytes | None = None
 
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
-        if self._head is None:
+        if data == CONTINUE:  # the client waits for it, and the head comes later
+            self._transport.write(data)
+        elif self._head is None:
             self._head = bytes(data)
             self._loop.call_soon(self.send_head)
         elif self._head:

@@ -298,7 +298,7 @@ def versions(header: str | None) -> tuple[int, ...] | None:
 def wait(request: Request[Any, Any, Any]) -> int | None:
     """The seconds of a `Prefer: wait=…` header (RFC 7240), 60 at the most."""
     given = header_list(request, "Prefer")
-    found = given and re.search(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})\b", given, re.IGNORECASE)
+    found = given and re.search(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9})[0-9]*\b", given, re.IGNORECASE)
     return min(int(found[1]), LONGEST_WAIT) if found else None
 
 

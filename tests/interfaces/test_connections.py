@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from application.keys import Keys
 from interfaces.http import requests
 from interfaces.http.app import create_app
-from interfaces.http.connections import MOST_AHEAD, MOST_DISCARDED, BoundedConnection, OneWrite
+from interfaces.http.connections import CONTINUE, MOST_AHEAD, MOST_DISCARDED, BoundedConnection, OneWrite
 from tests.waiting import eventually
 
 PATIENCE = 30.0
@@ -337,6 +337,7 @@ def test_the_head_of_an_answer_goes_with_what_follows_at_once() -> None:
 
     assert asyncio.run(answer(b"head ", b"body ", b"more")) == [b"head body ", b"more"]
     assert asyncio.run(answer(b"head ", b"body ", waits=True)) == [b"head ", b"body "]
+    assert asyncio.run(answer(CONTINUE, b"head ", b"body")) == [CONTINUE, b"head body"]
     assert asyncio.run(answer(b"head ")) == [b"head "], "nothing follows, as after HEAD"
     assert asyncio.run(answer(b"head ", closes=True)) == [b"head "], "and then it is closed"
 

@@ -94,6 +94,12 @@ def test_lists_in_headers_may_stand_on_several_lines(service: "Service", running
     assert service.http.get(f"/v1/jobs/{running['id']}", headers=preferred).headers["preference-applied"] == "wait=0"
 
 
+def test_a_wait_of_any_length_is_one_of_a_minute(service: "Service", queue: str) -> None:
+    done = service.completed(queue)
+    answer = service.http.get(f"/v1/jobs/{done['id']}", headers={"prefer": f"wait={'9' * 400}"})
+    assert answer.headers["preference-applied"] == "wait=60"
+
+
 def test_what_stands_behind_a_body_is_no_header(service: "Service") -> None:
     content = b'{"kind":"test","input":null}'
     body = b"%x\r\n%s\r\n0\r\nHost: elsewhere\r\nIdempotency-Key: behind\r\n\r\n" % (len(content), content)
