@@ -1,13 +1,15 @@
 """Logging: one fact a line, on standard error, for people or for machines."""
 
+import io
 import logging
 import sys
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
 from application.context import handling
+from application.texts import plain
 
 
 def configure(style: Literal["console", "json"], level: int = logging.INFO) -> None:
@@ -17,7 +19,7 @@ def configure(style: Literal["console", "json"], level: int = logging.INFO) -> N
         if style == "json"
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
-            exception_formatter=structlog.dev.plain_traceback,  # others print local variables: inputs, keys
+            exception_formatter=_plain_traceback,
         )
     )
     shared: list[structlog.types.Processor] = [
@@ -26,7 +28,9 @@ def configure(style: Literal["console", "json"], level: int = logging.INFO) -> N
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if style == "json":
+    if style == "console":
+        shared.append(_as_text)
+    else:
         shared.append(structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)))
     structlog.configure(
         processors=[*shared, renderer],
@@ -37,6 +41,19 @@ def configure(style: Literal["console", "json"], level: int = logging.INFO) -> N
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _plain_traceback(written: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    """Others than structlog's plain one print local variables: inputs, keys."""
+    told = io.StringIO()
+    structlog.dev.plain_traceback(told, exc_info)
+    written.write(plain(told.getvalue()))
+
+
+def _as_text(logger: Any, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """What a library says may have words that a caller chose; values beside it are escaped by their renderer."""
+    event["event"] = plain(event["event"])
+    return event
 
 
 def _name_job(logger: Any, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from application.texts import plain
 from interfaces.cli import client
-from interfaces.cli.printed import as_json, plain
+from interfaces.cli.printed import as_json
 from interfaces.cli.tables import console
 from interfaces.settings import Settings
 

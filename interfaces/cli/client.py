@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx2
 
 from application.errors import ApplicationError, RateLimited, Unavailable
-from interfaces.cli.printed import plain
+from application.texts import plain
 from interfaces.settings import Settings
 
 FINISHED = {"completed", "failed", "cancelled"}

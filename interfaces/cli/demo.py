@@ -9,9 +9,10 @@ import httpx2
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from application.texts import plain
 from interfaces.cli.client import FINISHED, POLL_SECONDS, Job, connect, create, doing, look
 from interfaces.cli.examples import example
-from interfaces.cli.printed import as_json, plain
+from interfaces.cli.printed import as_json
 from interfaces.settings import Settings
 
 DONE, REFUSED = 0, 1

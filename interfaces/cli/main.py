@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from application.errors import ApplicationError, Unavailable, WrongSetting
 from application.keys import ROLES
+from application.texts import plain
 from domain.refusals import Refused
 from interfaces.cli.causes import with_cause
-from interfaces.cli.printed import plain
 from interfaces.cli.questions import add_questions
 from interfaces.settings import Settings, load
 

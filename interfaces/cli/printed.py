@@ -1,18 +1,11 @@
-"""How what callers wrote is printed: as text, on which no terminal acts."""
+"""Answers as JSON, on a terminal, too."""
 
 import json
-import re
 from typing import Any
 
-ACTS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What a terminal does instead of showing it: it moves, colours, clears, sets titles, turns what follows round."""
-
-
-def plain(text: object) -> str:
-    """A kind, a message or any other text that callers chose, with what a terminal acts on shown as an escape."""
-    return ACTS.sub(lambda found: found.group().encode("unicode_escape").decode(), str(text))
+from application.texts import ACTS
 
 
 def as_json(answer: Any) -> str:
-    """The same as JSON, in one line: such characters stand in strings alone, where JSON has escapes of its own."""
+    """In one line: what a terminal acts on stands in strings alone, where JSON has escapes of its own."""
     return ACTS.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(answer, ensure_ascii=False))

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from application.multiple_choice import read_question
-from interfaces.cli import printed
+from application.texts import plain
 from interfaces.cli.client import FINISHED, POLL_SECONDS, Job, connect, create, doing, look
+from interfaces.cli.printed import as_json as told
 from interfaces.settings import Settings
 
 DONE, REFUSED, USAGE = 0, 1, 2
@@ -41,10 +42,13 @@ def submit(settings: Settings, given: argparse.Namespace) -> int:
 def _request(given: argparse.Namespace) -> tuple[str, Job]:
     """The call that asks for the job. Raises OSError and ValueError for an input that cannot be read."""
     text = (sys.stdin.buffer.read() if given.input == "-" else Path(given.input).read_bytes()).decode("utf-8-sig")
-    plain = given.kind == "visualization" and not given.input.endswith(".json")
-    wanted: Job = {"kind": given.kind, "input": msgspec.to_builtins(read_question(text)) if plain else json.loads(text)}
+    plainly = given.kind == "visualization" and not given.input.endswith(".json")
+    wanted: Job = {
+        "kind": given.kind,
+        "input": msgspec.to_builtins(read_question(text)) if plainly else json.loads(text),
+    }
     wanted |= {name: value for name in ("queue", "priority") if (value := getattr(given, name)) is not None}
-    if plain and len(wanted) == 2:
+    if plainly and len(wanted) == 2:
         return "/v1/visualizations", wanted["input"]
     if given.kind == "presentation" and len(wanted) == 2:
         return "/v1/presentations", wanted["input"]
@@ -66,11 +70,11 @@ def _follow(client: httpx2.Client, id: str, *, quiet: bool) -> Job:
 
 def _show(url: str, job: Job, *, as_json: bool) -> None:
     if as_json:
-        print(printed.as_json(job))
+        print(told(job))
         return
-    print(f"job       {job['id']}  ({printed.plain(job['kind'])}, {job['status']})")
+    print(f"job       {job['id']}  ({plain(job['kind'])}, {job['status']})")
     if job["error"] and job["status"] != "completed":
-        print(printed.plain(f"error     {job['error']['type']}: {job['error']['message']}"))
+        print(plain(f"error     {job['error']['type']}: {job['error']['message']}"))
     if job["kind"] == "visualization" and job["status"] == "completed":
         print(f"page      {url}/v1/visualizations/{job['id']}/html")
     if job["kind"] == "presentation" and job["status"] == "completed":
