@@ -1,5 +1,6 @@
 """The HTTP application: its routes, and how errors leave it."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -140,7 +141,7 @@ def create_app(service: Any, *, older_pollers: bool = True) -> ASGIApp:
         openapi_config=None,
         logging_config=None,
     )
-    door = safe(guarded(_with_methods(_with_queues(app)), service.keys, service.origins))
+    door = safe(_answering_when_stopped(guarded(_with_methods(_with_queues(app)), service.keys, service.origins)))
     return door if service.tracing is None else traced(door, service.tracing)
 
 
@@ -177,6 +178,30 @@ def _cors(origins: Sequence[str]) -> CORSConfig | None:
         ],
         max_age=600,
     )
+
+
+def _answering_when_stopped(app: ASGIApp) -> ASGIApp:
+    """What a server that stops cannot wait for, such as the rest of a slow body, is told as a problem.
+
+    The server cancels it, and would answer in plain text that something went wrong here.
+    """
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await app(scope, receive, noted)
+        except asyncio.CancelledError:
+            if started or scope["type"] != ScopeType.HTTP:
+                raise
+            await refuse(send, "unavailable", "this server stopped before the request had its answer; send it again")
+
+    return answered
 
 
 def _with_methods(app: ASGIApp) -> ASGIApp:

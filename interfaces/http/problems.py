@@ -150,6 +150,7 @@ async def refuse(send: Send, code: str, detail: str) -> None:
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", told.request_id.encode()),
         *([(b"www-authenticate", CHALLENGE.encode())] if told.status == 401 else []),
+        *([(b"retry-after", str(RETRY_AFTER).encode())] if told.status == 503 else []),
     ]
     await send({"type": "http.response.start", "status": told.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

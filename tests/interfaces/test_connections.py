@@ -197,6 +197,31 @@ def test_a_body_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch, me
     assert json.loads(sent[1]["body"])["detail"] == "the body did not arrive within 0.1 s"
 
 
+def test_who_is_still_sending_when_the_server_stops_is_told_to_send_it_again() -> None:
+    sent: list[Any] = []
+    reading = asyncio.Event()
+
+    async def receive() -> Any:
+        reading.set()
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def story() -> None:
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/jobs", "query_string": b"", "headers": headers}
+        task = asyncio.ensure_future(create_app(OpenService())(scope, receive, send))  # type: ignore[arg-type]
+        await asyncio.wait_for(reading.wait(), PATIENCE)
+        task.cancel()  # as uvicorn does when its patience with a stop ends
+        await asyncio.wait_for(task, PATIENCE)
+
+    asyncio.run(story())
+    assert sent[0]["status"] == 503
+    assert dict(sent[0]["headers"])[b"retry-after"] == b"1"
+    assert json.loads(sent[1]["body"])["code"] == "unavailable"
+
+
 def test_requests_in_one_go_are_answered_in_order(client: socket.socket) -> None:
     client.sendall(b"".join(request("/echo", body=b"<%d>" % n) for n in range(MOST_AHEAD)))
     answers = b""
