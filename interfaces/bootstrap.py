@@ -509,14 +509,19 @@ def key_store(settings: Settings) -> Iterator[KeyStore]:
         database.close()
 
 
-def sealing_keys(settings: Settings, rotate_until: datetime | None) -> list[SealingKey]:
-    """The keys that signed checkpoints. With a moment a new one is made, and the old ones sign until then."""
+def sealing_keys(settings: Settings, rotate_until: datetime | None) -> tuple[list[SealingKey], list[str]]:
+    """The keys that signed checkpoints, and those here that are yet to sign one.
+
+    With a moment a new one is made, and the old ones sign until then.
+    """
     assert settings.database_url is not None
     database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
     try:
+        ring = keyring(settings, database)
         if rotate_until is not None:
-            keyring(settings, database).rotate(rotate_until)
-        return PostgresSeal(database).sealing_keys()
+            ring.rotate(rotate_until)
+        signed = PostgresSeal(database).sealing_keys()
+        return signed, [key for key in ring.private() if key not in {one.key for one in signed}]
     finally:
         database.close()
 

@@ -71,12 +71,15 @@ def keys(settings: Settings, given: argparse.Namespace) -> int:
     if (there := _with_database(settings)) is None:
         return UNREACHABLE
     until = datetime.now(UTC) + timedelta(days=given.overlap) if given.rotate else None
-    for key in (listed := sealing_keys(there, until)):
-        if not given.json:
-            signed = f"{key.first_signed_at:%Y-%m-%d %H:%M:%S}  {key.last_signed_at:%Y-%m-%d %H:%M:%S}"
-            print(f"{key.key}  {signed}")
+    signed, unsigned = sealing_keys(there, until)
     if given.json:
-        print(msgspec.json.encode(listed).decode())
+        yet = [{"key": key, "first_signed_at": None, "last_signed_at": None} for key in unsigned]
+        print(msgspec.json.encode([*signed, *yet]).decode())
+        return DONE
+    for one in signed:
+        print(f"{one.key}  {one.first_signed_at:%Y-%m-%d %H:%M:%S}  {one.last_signed_at:%Y-%m-%d %H:%M:%S}")
+    for key in unsigned:
+        print(f"{key}  has signed nothing yet")
     return DONE
 
 

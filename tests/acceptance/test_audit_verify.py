@@ -123,7 +123,11 @@ def test_keys_are_shown_and_exchanged(dsn: str, data: Path, start: Start) -> Non
     assert re.match(r"jobledger/tests\+[0-9a-f]{8}\+\S+  20", run.wait_for_line("jobledger/tests"))
     assert run.process.wait(60) == 0
     run = start("audit", "keys", "--rotate", "--overlap", "3", "--data", str(data), DATABASE_URL=dsn)
+    assert re.match(r"jobledger/tests\+[0-9a-f]{8}\+\S+  has ", run.wait_for_line("has signed nothing yet"))
     assert run.process.wait(60) == 0
+    run = start("audit", "keys", "--json", "--data", str(data), DATABASE_URL=dsn)
+    signed, yet = json.loads(run.wait_for_line("last_signed_at"))
+    assert (signed["last_signed_at"] is None, yet["last_signed_at"]) == (False, None)
     old, new = (data / "seal" / "keys").read_text().splitlines()
     assert " until 20" in old
     assert " until " not in new
