@@ -18,10 +18,11 @@ from infrastructure.postgres.schema import migrate
 from tests.infrastructure.nodes import Node, new_job
 
 NOW = datetime.now(UTC)
+"""When the tests began. The month it is in may be over before they end, so ask the clock for the current one."""
 
 
 def month_before(months: int) -> datetime:
-    """The beginning of the month so many months ago."""
+    """The beginning of the month so many months before that in which the tests began."""
     years, n = divmod(NOW.month - 1 - months, 12)
     return datetime(NOW.year + years, n + 1, 1, tzinfo=UTC)
 

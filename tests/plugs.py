@@ -15,6 +15,7 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 
 from infrastructure.embedded import EmbeddedPostgres
+from tests.waiting import eventually
 
 PATIENCE = 60.0
 
@@ -50,10 +51,7 @@ class Plug:
     def pull(self, request: signal.Signals) -> None:
         """End the server by that signal; it is gone when this returns."""
         os.kill(self._server.pid, request)
-        until = time.monotonic() + PATIENCE
-        while self._server.alive:
-            assert time.monotonic() < until, "the server does not end"
-            time.sleep(0.01)
+        eventually(lambda: not self._server.alive, PATIENCE, "the server's end")
         self._server.stop()
 
     def mend(self) -> None:

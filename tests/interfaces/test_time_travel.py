@@ -1,12 +1,13 @@
 """Time travel over HTTP: a job as it was at a version or a moment, and what changed between."""
 
-import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx2
 import pytest
+
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.interfaces.conftest import Service
@@ -146,11 +147,12 @@ def test_before_its_creation_there_is_no_job(service: "Service", life: Life) -> 
 def test_a_moment_is_settled_once_it_is_some_seconds_past(service: "Service") -> None:
     job = service.create()
     answers: list[Json] = []
-    until = time.monotonic() + PATIENCE
-    while not answers or not answers[-1]["settled"]:
-        assert time.monotonic() < until, "not settled"
+
+    def settled() -> bool:
         answers.append(service.http.get(f"/v1/jobs/{job['id']}", params={"as_of": job["created_at"]}).json())
-        time.sleep(0.1)
+        return bool(answers[-1]["settled"])
+
+    eventually(settled, PATIENCE, "a settled answer")
     assert not answers[0]["settled"]
     assert all(shown(answer) == shown(job) for answer in answers)
 
