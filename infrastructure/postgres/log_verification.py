@@ -1,10 +1,14 @@
 """Verifying the live log in Postgres: one unit after the other, each in a snapshot of its own."""
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import groupby
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
 from operator import itemgetter
 from typing import Any, LiteralString
 from uuid import UUID
@@ -92,7 +96,15 @@ _verifiers: list["Verifier"] = []
 def start_verifier(dsn: str, prepare: bool, keys: list[str], known: list[str]) -> None:
     """Make ready to verify units in this process, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
+    if (parent := parent_process()) is not None:
+        threading.Thread(target=_end_with, args=[parent], daemon=True).start()
     _verifiers[:] = [Verifier(Database(dsn, prepare=prepare), keys, known)]
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """When the process that waits for this one was killed, nobody tells this one, which would wait for ever."""
+    parent.join()
+    os._exit(1)
 
 
 def verify_unit(unit: Unit) -> Checked:
