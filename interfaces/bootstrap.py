@@ -425,12 +425,8 @@ def opened_in_chromium() -> tuple[str | None, str | None]:
 
 def database_state(settings: Settings) -> str:
     """What can be said of a database that is ready. Raises Unavailable, and SchemaNotReady."""
-    assert settings.database_url is not None
-    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
-    try:
+    with _database(settings) as database:
         found, pooled = health(database), database.pooled()
-    finally:
-        database.close()
     if reasons := _reasons(found):
         raise SchemaNotReady("; ".join(reason.message for reason in reasons))
     state = f"it answers, and its schema is ours ({found.schema_version})"
@@ -480,14 +476,9 @@ def sweep(settings: Settings, grace: float, *, dry_run: bool) -> Swept:
 
     Raises Unavailable, SchemaNotReady and StoreUnavailable.
     """
-    assert settings.database_url is not None
-    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
-    try:
-        if (health(database).schema_version or 0) < migrations()[-1].number:
-            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
+    with _database(settings) as database:
+        _require_schema(database)
         return Sweeper(_store(settings, database), PostgresContents(database)).run_once(grace, dry_run=dry_run)
-    finally:
-        database.close()
 
 
 def keyring(settings: Settings, database: Database) -> Keyring:
@@ -499,14 +490,9 @@ def keyring(settings: Settings, database: Database) -> Keyring:
 @contextmanager
 def key_store(settings: Settings) -> Iterator[KeyStore]:
     """Where the keys of a service are kept, to be asked without one."""
-    assert settings.database_url is not None
-    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
-    try:
-        if (health(database).schema_version or 0) < migrations()[-1].number:
-            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
+    with _database(settings) as database:
+        _require_schema(database)
         yield PostgresKeys(database)
-    finally:
-        database.close()
 
 
 def sealing_keys(settings: Settings, rotate_until: datetime | None) -> tuple[list[SealingKey], list[str]]:
@@ -514,16 +500,12 @@ def sealing_keys(settings: Settings, rotate_until: datetime | None) -> tuple[lis
 
     With a moment a new one is made, and the old ones sign until then.
     """
-    assert settings.database_url is not None
-    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
-    try:
+    with _database(settings) as database:
         ring = keyring(settings, database)
         if rotate_until is not None:
             ring.rotate(rotate_until)
         signed = PostgresSeal(database).sealing_keys()
         return signed, [key for key in ring.private() if key not in {one.key for one in signed}]
-    finally:
-        database.close()
 
 
 def replace_lost_key(settings: Settings, lost: Sequence[str], reason: str) -> Rekeyed:
@@ -531,14 +513,10 @@ def replace_lost_key(settings: Settings, lost: Sequence[str], reason: str) -> Re
 
     Raises SealRefused, Malformed and Unavailable.
     """
-    assert settings.database_url is not None
-    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
-    try:
+    with _database(settings) as database:
         seal = PostgresSeal(database)
         known = list(lost) or [key.key for key in seal.sealing_keys()]
         return rekey(seal, keyring(settings, database), PostgresAccesses(database), known, reason)
-    finally:
-        database.close()
 
 
 @contextmanager
@@ -552,8 +530,7 @@ def retention(settings: Settings, tell: Callable[[str], None]) -> Iterator[Reten
     assert owner is not None
     database = Database(owner.get_secret_value())
     try:
-        if (health(database).schema_version or 0) < migrations()[-1].number:
-            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
+        _require_schema(database)
         keys = [*keyring(settings, database).verifiers(), *(k.key for k in PostgresSeal(database).sealing_keys())]
         yield Retention(
             PostgresMonths(database, VIEWS),
@@ -591,8 +568,7 @@ class LogVerifier:
 
     def plan(self) -> Verification:
         """What there is to verify. Raises Unavailable, and SchemaNotReady."""
-        if (health(self._database).schema_version or 0) < migrations()[-1].number:
-            raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
+        _require_schema(self._database)
         return plan(self._database)
 
     def run(self, verification: Verification, workers: int) -> Iterator[Unit]:
@@ -622,6 +598,23 @@ def _replica(settings: Settings, primary: Database) -> Replica | None:
         return None
     dsn, prepare = settings.read_url.get_secret_value(), settings.prepare == "on"
     return Replica(Database(dsn, prepare=prepare, by_index=True, patience=READ_PATIENCE), primary)
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
+    """The database that the settings name, while something is done with it."""
+    assert settings.database_url is not None
+    database = Database(settings.database_url.get_secret_value(), prepare=settings.prepare == "on")
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _require_schema(database: Database) -> None:
+    """Raises SchemaNotReady for one that is older than this release."""
+    if (health(database).schema_version or 0) < migrations()[-1].number:
+        raise SchemaNotReady("the schema is older than this release; run `jobledger migrate`")
 
 
 def _as_owner(settings: Settings, act: Callable[[Database], T]) -> T:
