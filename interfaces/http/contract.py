@@ -81,6 +81,24 @@ OLDER_REFUSALS = (
     Answer(410, "Jobs of that time are in an archive by now", OlderError),
     Answer(503, "The database has been away for some seconds", OlderError, headers=("Retry-After",)),
 )
+
+
+def _file(*, path: str, id: str, summary: str, tag: str, media_type: str, description: str = "") -> Operation:
+    """A file's content, whole or in part, for who may see it or has its signed link."""
+    return Operation(
+        method="get",
+        path=path,
+        id=id,
+        summary=summary,
+        description=description,
+        tag=tag,
+        query=LinkQuery,
+        request_headers=("Range", "If-Range", "If-None-Match"),
+        answers=content_of(media_type),
+        problems=(*READS, "range-not-satisfiable"),
+    )
+
+
 OPERATIONS = (
     Operation(
         method="post",
@@ -341,17 +359,13 @@ OPERATIONS = (
         answers=(Answer(200, "The files", ArtifactPage),),
         problems=READS,
     ),
-    Operation(
-        method="get",
+    _file(
         path="/v1/jobs/{job_id}/artifacts/{name}",
         id="get_artifact",
         summary="A file's content",
         description="The `url` of an artifact is this call with a signature, which makes it good for a day or two.",
         tag="jobs",
-        query=LinkQuery,
-        request_headers=("Range", "If-Range", "If-None-Match"),
-        answers=content_of("*/*"),
-        problems=(*READS, "range-not-satisfiable"),
+        media_type="*/*",
     ),
     Operation(
         method="post",
@@ -421,16 +435,12 @@ OPERATIONS = (
         answers=(Answer(200, "The visualization", VisualizationView, headers=("ETag",)),),
         problems=READS,
     ),
-    Operation(
-        method="get",
+    _file(
         path="/v1/visualizations/{job_id}/html",
         id="get_visualization_page",
         summary="The page",
         tag="visualizations",
-        query=LinkQuery,
-        request_headers=("Range", "If-Range", "If-None-Match"),
-        answers=content_of("text/html"),
-        problems=(*READS, "range-not-satisfiable"),
+        media_type="text/html",
     ),
     Operation(
         method="post",
@@ -466,38 +476,26 @@ OPERATIONS = (
         answers=(Answer(200, "The presentation", PresentationView, headers=("ETag",)),),
         problems=READS,
     ),
-    Operation(
-        method="get",
+    _file(
         path="/v1/presentations/{job_id}/video",
         id="get_presentation_video",
         summary="The video",
         tag="presentations",
-        query=LinkQuery,
-        request_headers=("Range", "If-Range", "If-None-Match"),
-        answers=content_of("video/mp4"),
-        problems=(*READS, "range-not-satisfiable"),
+        media_type="video/mp4",
     ),
-    Operation(
-        method="get",
+    _file(
         path="/v1/presentations/{job_id}/thumbnail",
         id="get_presentation_thumbnail",
         summary="A small picture of the video",
         tag="presentations",
-        query=LinkQuery,
-        request_headers=("Range", "If-Range", "If-None-Match"),
-        answers=content_of("*/*"),
-        problems=(*READS, "range-not-satisfiable"),
+        media_type="*/*",
     ),
-    Operation(
-        method="get",
+    _file(
         path="/v1/presentations/{job_id}/slides/{n}",
         id="get_presentation_slide",
         summary="The image of a slide",
         tag="presentations",
-        query=LinkQuery,
-        request_headers=("Range", "If-Range", "If-None-Match"),
-        answers=content_of("image/png"),
-        problems=(*READS, "range-not-satisfiable"),
+        media_type="image/png",
     ),
     Operation(
         method="post",
