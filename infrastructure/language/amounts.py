@@ -5,8 +5,6 @@ from fractions import Fraction
 
 import msgspec
 
-from infrastructure.language.reading import NUMBER
-
 
 class Step(msgspec.Struct, frozen=True):
     """What is done, in words, and the sum that does it."""
@@ -74,12 +72,6 @@ def shown(value: Fraction) -> str:
 def fraction(value: Fraction) -> str:
     about = shown(value)
     return f"{value.numerator:,}/{value.denominator:,} ({about})" if about.startswith("about") else about
-
-
-def number_in(text: str) -> Fraction | None:
-    """The one number a text names, or None."""
-    numbers = re.findall(NUMBER, text)
-    return number(numbers[0]) if len(numbers) == 1 else None
 
 
 def number(written: str) -> Fraction:
