@@ -175,7 +175,7 @@ class OneWrite(asyncio.Transport):
         self._head: bytes | None = None
 
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
-        if data == CONTINUE:  # the client waits for it, and the head comes later
+        if self._head is None and data == CONTINUE:  # the client waits for it; behind a head it is a file's content
             self._transport.write(data)
         elif self._head is None:
             self._head = bytes(data)

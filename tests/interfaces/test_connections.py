@@ -363,6 +363,7 @@ def test_the_head_of_an_answer_goes_with_what_follows_at_once() -> None:
     assert asyncio.run(answer(b"head ", b"body ", b"more")) == [b"head body ", b"more"]
     assert asyncio.run(answer(b"head ", b"body ", waits=True)) == [b"head ", b"body "]
     assert asyncio.run(answer(CONTINUE, b"head ", b"body")) == [CONTINUE, b"head body"]
+    assert asyncio.run(answer(b"head ", CONTINUE)) == [b"head " + CONTINUE]
     assert asyncio.run(answer(b"head ")) == [b"head "], "nothing follows, as after HEAD"
     assert asyncio.run(answer(b"head ", closes=True)) == [b"head "], "and then it is closed"
 
