@@ -189,12 +189,13 @@ class Claims:
 
     def _execute(self, claimings: Sequence["_Claiming"]) -> list[Any]:
         """Those that repeat another of the same batch come after it, and are answered what it holds."""
-        if not (repeats := _repeats(claimings)):
-            return self._execute_once(claimings)
-        firsts = [n for n in range(len(claimings)) if n not in repeats]
         answers: dict[int, Any] = {}
-        for part in (firsts, repeats):
-            answers |= zip(part, self._execute([claimings[n] for n in part]), strict=True)
+        left = list(range(len(claimings)))
+        while left:
+            repeats = [left[n] for n in _repeats([claimings[n] for n in left])]
+            firsts = sorted({*left} - {*repeats})
+            answers |= zip(firsts, self._execute_once([claimings[n] for n in firsts]), strict=True)
+            left = repeats
         return [answers[n] for n in range(len(claimings))]
 
     def _execute_once(self, claimings: Sequence["_Claiming"]) -> list[Any]:

@@ -81,6 +81,13 @@ def test_a_claim_that_comes_twice_at_once_is_answered_the_same() -> None:
     assert [ids(answer) for answer in answers] == [jobs[:2], jobs[:2], jobs[2:4]]
 
 
+def test_a_claim_that_comes_very_often_at_once_is_answered_the_same() -> None:
+    ledger = MemoryLedger()
+    (job,) = ledger.add()
+    answers = claim_all(ledger, *[claim(claim_id="c")] * 1500)
+    assert [[one.id for one in answer] for answer in answers] == [[job]] * 1500
+
+
 def test_the_order_in_which_queues_and_kinds_are_named_makes_no_difference() -> None:
     ledger = MemoryLedger()
     ledger.add(2, kind="a")
