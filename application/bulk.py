@@ -58,6 +58,10 @@ class BulkFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     def is_empty(self) -> bool:
         return all(value is UNSET for value in structs.astuple(self))
 
+    def check_labels(self) -> None:
+        """Raises Invalid for labels that can be read in too many ways, before a job would fail of them."""
+        names_and_values(self.label or ())
+
     def touched(self, operation: Operation, namespace: str | None) -> Filter | None:
         """The jobs that the operation can touch; None when it can touch none of these statuses."""
         status = tuple(status for status in TOUCHED[operation] if status in (self.status or TOUCHED[operation]))

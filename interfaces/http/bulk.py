@@ -62,6 +62,7 @@ async def _move_jobs(
     if wanted.filter.is_empty:
         raise Invalid(FieldError("filter", "names no field; give at least one, so that not all jobs are meant"))
     check_size(encode(wanted.filter), "filter")
+    wanted.filter.check_labels()
     jobs: Jobs = request.app.state.service.jobs
     who = asked(request, body)
     if wanted.dry_run:

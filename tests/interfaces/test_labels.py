@@ -52,6 +52,13 @@ def test_labels_with_too_many_readings_are_refused(service: "Service") -> None:
     assert service.invalid(service.http.get("/v1/jobs", params={"label": labels})) == ["label"]
 
 
+@pytest.mark.parametrize("operation", ["cancellations", "requeues"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_in_bulk_they_are_refused_before_there_is_a_job(service: "Service", operation: str, dry_run: bool) -> None:
+    wanted = {"filter": {"label": [f"{n}{':' * 99}" for n in range(12)]}, "reason": "a count", "dry_run": dry_run}
+    assert service.invalid(service.http.post(f"/v1/jobs/{operation}", json=wanted)) == ["label"]
+
+
 @pytest.mark.parametrize("label", ["name", ":value", ""])
 def test_a_label_without_a_name_or_a_value_is_refused(service: "Service", label: str) -> None:
     assert service.invalid(service.http.get("/v1/jobs", params={"label": label})) == ["label[0]"]
