@@ -118,6 +118,13 @@ def test_what_is_no_key_is_refused_in_a_sentence(dsn: str, data: Path, start: St
         assert run.process.wait(60) == status
 
 
+def test_keys_that_signed_are_shown_to_who_cannot_read_the_data_folder(dsn: str, data: Path, start: Start) -> None:
+    (data / "closed" / "seal" / "keys").mkdir(parents=True)  # also root cannot read that as a file
+    run = start("audit", "keys", "--data", str(data / "closed"), DATABASE_URL=dsn)
+    assert run.wait_for_line("jobledger/tests")
+    assert run.process.wait(60) == 0
+
+
 def test_keys_are_shown_and_exchanged(dsn: str, data: Path, start: Start) -> None:
     run = start("audit", "keys", "--data", str(data), DATABASE_URL=dsn)
     assert re.match(r"jobledger/tests\+[0-9a-f]{8}\+\S+  20", run.wait_for_line("jobledger/tests"))
