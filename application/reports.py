@@ -293,9 +293,10 @@ class Reports:
             return await _each(self._jobs.execute_all(said), len(said))
         if not said:
             return await _each(self._beats.submit_all(beats), len(beats))
-        beaten, recorded = await asyncio.gather(
-            _each(self._beats.submit_all(beats), len(beats)), _each(self._jobs.execute_all(said), len(said))
-        )
+        beating = asyncio.ensure_future(_each(self._beats.submit_all(beats), len(beats)))
+        if not {beat.job_id for beat in beats}.isdisjoint(one.report.job_id for one in said):
+            await beating  # side by side, a job's heartbeat might come after its end
+        recorded, beaten = await asyncio.gather(_each(self._jobs.execute_all(said), len(said)), beating)
         answers = {True: iter(beaten), False: iter(recorded)}
         return [next(answers[isinstance(report, Heartbeat)]) for report in reports]
 

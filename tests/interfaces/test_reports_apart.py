@@ -1,4 +1,4 @@
-"""A report that cannot be read costs those beside it nothing."""
+"""Reports in one request: each on its own merits, and one that cannot be read costs those beside it nothing."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,12 @@ def test_what_no_result_may_hold_is_the_fault_of_its_report(service: "Service", 
     said = [of(job, type="completed", result=result) for job, result in zip([*jobs, jobs[0]], results, strict=True)]
     assert [answer["ok"] for answer in service.report(*said)] == [False, False, False, True]
     assert [service.job(job["id"])["status"] for job in jobs] == ["completed", "running", "running"]
+
+
+def test_a_heartbeat_beside_the_end_of_its_job_is_of_one_that_is_held(service: "Service", queue: str) -> None:
+    for _ in range(50):
+        job = service.running(queue)
+        assert all(answer["ok"] for answer in service.report(of(job, type="heartbeat"), of(job, type="completed")))
 
 
 @pytest.mark.parametrize(
